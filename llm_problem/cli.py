@@ -1,0 +1,115 @@
+"""The command line: `llm-problem list | show | run`. The one place where problems and optimizers meet.
+
+Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+import llm_problem as lp
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, TypeError, FileExistsError, ImportError) as error:
+        print(f"llm-problem: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("llm-problem: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `llm-problem list | head`
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llm-problem", description="The loss of a language model as a black-box problem."
+    )
+    parser.add_argument("--version", action="version", version=f"llm-problem {lp.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("list", help="the named problems, or the optimizers")
+    command.add_argument("pattern", nargs="?", default="*", help="with * and ?, such as 'tiny*'")
+    command.add_argument("--optimizers", action="store_true", help="list optimizers instead of problems")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(command=_list)
+
+    command = commands.add_parser("show", help="what a named problem is")
+    command.add_argument("id")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(command=_show)
+
+    command = commands.add_parser("run", help="run optimizers on a named problem")
+    command.add_argument("id")
+    command.add_argument(
+        "--optimizer", nargs="+", action="extend", required=True, metavar="NAME", help="one or more, see list --optimizers"
+    )
+    command.add_argument("--budget", type=int, required=True, metavar="N", help="evaluations for each optimizer")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="of the optimizers (default 0)")
+    command.add_argument("--out", metavar="DIR", help="new folder for the results (default: in runs/)")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.set_defaults(command=_run)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    if options.optimizers:
+        from llm_problem_adapters import list_optimizers
+
+        names = list_optimizers(options.pattern)
+    else:
+        names = lp.list_problems(options.pattern)
+    if not names and not options.json:
+        print(f"llm-problem: nothing matches {options.pattern!r}", file=sys.stderr)
+        return 2
+    print(json.dumps(names, indent=2) if options.json else "\n".join(names))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from llm_problem.study.report import print_card
+
+    card = lp.make(options.id).card()
+    if options.json:
+        print(json.dumps(card, indent=2))
+    else:
+        print_card(card)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from llm_problem_adapters import minimize
+    from llm_problem_adapters.registry import configure
+
+    from llm_problem.study.report import print_outcome
+    from llm_problem.study.runner import run_optimizers
+
+    lp.get_spec(options.id)
+    if options.budget < 1:
+        raise ValueError(f"--budget must be at least 1, got {options.budget}")
+    if options.seed < 0:
+        raise ValueError(f"--seed must be a non-negative integer, got {options.seed}")
+    if len(set(options.optimizer)) != len(options.optimizer):
+        raise ValueError(f"an optimizer is named twice: {' '.join(options.optimizer)}")
+    for name in options.optimizer:
+        configure(name)  # a misspelt name is refused before anything is loaded or written
+    outcome = run_optimizers(
+        options.id, options.optimizer, minimize, budget=options.budget, seed=options.seed, out=options.out
+    )
+    if options.json:
+        print(json.dumps(outcome.to_dict(), indent=2))
+    else:
+        print_outcome(outcome)
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Which evaluator a problem gets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_problem.evaluation.replay import NotReplayableError, ReplayEvaluator
+from llm_problem.evaluation.serial import SerialEvaluator
+from llm_problem.models.loading import LoadedModel
+from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.tasks.batch import TokenBatch
+
+EVALUATORS = ("auto", "serial", "replay")
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, between the two on what is tried; a wrong mask is off by far more
+
+
+def choose_evaluator(
+    model: LoadedModel, subspace: BoundSubspace, batch: TokenBatch, wanted: str
+) -> tuple[SerialEvaluator, str]:
+    """The evaluator and why it was chosen.
+
+    "auto" takes the replay evaluator where it can do the model and, tried on the two shortest examples at x = 0,
+    agrees with the serial one; else the serial one.
+
+    Raises:
+        ValueError: an unknown name, or "replay" for a model that it cannot do.
+    """
+    if wanted not in EVALUATORS:
+        raise ValueError(f"evaluator must be one of {', '.join(EVALUATORS)}, got {wanted!r}")
+    serial = SerialEvaluator(model, subspace)
+    if wanted == "serial":
+        return serial, "asked for"
+    try:
+        replay = ReplayEvaluator(model, subspace)
+        _require_agreement(replay, serial, batch)
+    except NotReplayableError as error:
+        if wanted == "replay":
+            raise ValueError(f"the replay evaluator cannot do this model: {error}") from error
+        return serial, f"not replayable: {error}"
+    return replay, "asked for" if wanted == "replay" else "agrees with the serial one at x = 0"
+
+
+def _require_agreement(replay: ReplayEvaluator, serial: SerialEvaluator, batch: TokenBatch) -> None:
+    length = np.zeros(batch.examples)
+    np.add.at(length, batch.example, [batch.sequences[s].size for s in batch.sequence])
+    tried = batch.take(np.sort(np.argsort(length, kind="stable")[:2]))
+    x = np.zeros((1, serial.subspace.dimension))
+    expected, found = serial.log_probs(x, tried), replay.log_probs(x, tried)
+    both = np.isfinite(expected) & np.isfinite(found)
+    error = float(np.max(np.abs(expected - found)[both], initial=0.0))
+    tolerance = TOLERANCE[str(replay.model.model.dtype).removeprefix("torch.")]
+    if error > tolerance or not np.array_equal(np.isfinite(expected), np.isfinite(found)):
+        raise NotReplayableError(f"tried on two examples, it differs from the serial one by {error:.2g} nats")

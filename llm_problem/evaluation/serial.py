@@ -1,0 +1,106 @@
+"""The reference evaluator: build each candidate's weights, run the stock forward on one unpadded sequence at a time.
+
+Slow and obviously right: every faster evaluator is compared with it. The model's own tensors are never written to;
+a candidate's weights take their place for the time of its evaluation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from llm_problem.models.loading import LoadedModel
+from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.tasks.batch import TokenBatch
+
+
+class SerialEvaluator:
+    """x → log-probabilities, one candidate and one sequence at a time."""
+
+    name = "serial"
+    description = "the stock forward, one unpadded sequence at a time"
+
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace) -> None:
+        self.model, self.subspace = model, subspace
+        parameters = dict(model.model.named_parameters())
+        self._parameters = {name: parameters[name] for name in subspace.parameters}
+        # Newer causal models compute the logits of chosen positions only; the values are the stock ones.
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.model.forward).parameters
+        self._takes_cache = "use_cache" in inspect.signature(model.model.forward).parameters
+
+    def log_probs(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """Log-probabilities in nats of the batch's entries.
+
+        Args:
+            X: (n, d) float64, finite.
+            batch: what to read.
+
+        Returns:
+            (n, E) float64; NaN or infinite where the model's own logits are.
+        """
+        values = np.empty((len(X), batch.entries))
+        for i in range(len(X)):
+            with torch.inference_mode(), self._changed(X[i : i + 1]):
+                values[i] = self._read(batch).cpu().numpy()
+        return values
+
+    def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """The same for one candidate x (d,), as a tensor (E,) that gradients flow through to x."""
+        with self.model.lock, torch.enable_grad():
+            changed = self._changed_parameters(x[None, :])
+            return self._read(batch, changed)
+
+    @contextmanager
+    def _changed(self, X: np.ndarray) -> Iterator[None]:
+        """The model with the weights of the one candidate X (1, d); the untouched tensors come back whatever happens."""
+        with self.model.lock:
+            untouched = {name: parameter.data for name, parameter in self._parameters.items()}
+            try:
+                for name, tensor in self._changed_parameters(torch.from_numpy(X)).items():
+                    self._parameters[name].data = tensor
+                yield
+            finally:
+                for name, tensor in untouched.items():
+                    self._parameters[name].data = tensor
+
+    def _changed_parameters(self, X: torch.Tensor) -> dict[str, torch.Tensor]:
+        device = next(iter(self._parameters.values())).device
+        changed: dict[str, torch.Tensor] = {}
+        for delta in self.subspace.deltas(X.to(device)):
+            before = changed.get(delta.parameter)
+            changed[delta.parameter] = delta.apply(
+                self._parameters[delta.parameter].detach() if before is None else before, 0
+            )
+        return changed
+
+    def _read(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """Log-probabilities (E,) float64, sequence by sequence."""
+        device = next(self.model.model.parameters()).device
+        bounds = np.searchsorted(batch.sequence, np.arange(len(batch.sequences) + 1))
+        parts = []
+        for number, ids in enumerate(batch.sequences):
+            entries = slice(bounds[number], bounds[number + 1])
+            positions, row = np.unique(batch.position[entries], return_inverse=True)
+            keep = torch.as_tensor(positions, device=device)
+            logits = self._forward(torch.as_tensor(ids, device=device)[None, :], keep, changed)  # (p, V)
+            log_p = torch.log_softmax(logits.double(), dim=-1)
+            parts.append(log_p[torch.as_tensor(row), torch.as_tensor(batch.token[entries])])
+        return torch.cat(parts)
+
+    def _forward(
+        self, ids: torch.Tensor, keep: torch.Tensor, changed: Mapping[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Logits (p, V) at the positions `keep` of one sequence ids (1, t)."""
+        options: dict[str, object] = {"use_cache": False} if self._takes_cache else {}
+        if self._keeps_logits:
+            options["logits_to_keep"] = keep
+        if changed is None:
+            logits = self.model.model(input_ids=ids, **options).logits
+        else:
+            options["input_ids"] = ids
+            logits = torch.func.functional_call(self.model.model, dict(changed), (), options).logits
+        return logits[0] if self._keeps_logits else logits[0, keep]

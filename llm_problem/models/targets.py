@@ -1,0 +1,151 @@
+"""Which weights a subspace moves: choosing them by module name and layer, reading and writing them as (out, in)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from llm_problem.models.families import family_of
+
+Layers = int | Sequence[int] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One weight matrix W, seen as (out, in) however the model stores it.
+
+    `parameter` is the name of the stored tensor. `transposed` is true where that is (in, out), as in GPT-2;
+    `rows` picks the output features where several projections are fused in one tensor (None: all of them).
+    """
+
+    name: str
+    parameter: str
+    shape: tuple[int, int]
+    transposed: bool = False
+    rows: np.ndarray | None = None
+
+    def read(self, tensor: torch.Tensor) -> torch.Tensor:
+        """W (out, in) from the stored tensor; a view where no rows are picked."""
+        weight = tensor.T if self.transposed else tensor
+        return weight if self.rows is None else weight[torch.as_tensor(self.rows, device=tensor.device)]
+
+    def add(self, tensor: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+        """A new stored tensor with `delta` (out, in) added to W; differentiable in `delta`."""
+        delta = delta.to(tensor.dtype)
+        if self.rows is None:
+            return tensor + (delta.T if self.transposed else delta)
+        index = torch.as_tensor(self.rows, device=tensor.device)
+        return tensor.index_add(1 if self.transposed else 0, index, delta.T if self.transposed else delta)
+
+
+def find_targets(model: Any, modules: str | Sequence[str], layers: Layers) -> list[Target]:
+    """The chosen weights, in the order of the layers, and within a layer in the order of `modules`.
+
+    Args:
+        model: a transformers model.
+        modules: names of projections (`q_proj` … as in `families`), of the model's own modules (`c_attn`,
+            `mlp.c_fc`), or patterns with `*`.
+        layers: k for the last k layers, a sequence of layer numbers (negative from the end), or None for all.
+
+    Raises:
+        ValueError: a name that matches nothing (with the names there are), a layer that does not exist.
+    """
+    modules = (modules,) if isinstance(modules, str) else tuple(modules)
+    family = family_of(model)
+    stack = model.get_submodule(family.layers)
+    targets: list[Target] = []
+    for index in _layer_numbers(layers, len(stack)):
+        available = _available(model, family, index, stack[index])
+        chosen: dict[str, Target] = {}
+        for pattern in modules:
+            matched = _matching(pattern, available)
+            if not matched:
+                near = difflib.get_close_matches(pattern, available, n=3, cutoff=0.5)
+                raise ValueError(
+                    f"no module of layer {index} matches {pattern!r}"
+                    + (f" (did you mean {', '.join(near)}?)" if near else "")
+                    + f"; there are {', '.join(available)}"
+                )
+            chosen.update({target.name: target for target in matched})
+        targets += chosen.values()
+    _refuse_overlap(targets)
+    return targets
+
+
+def _layer_numbers(layers: Layers, count: int) -> list[int]:
+    if layers is None:
+        return list(range(count))
+    if isinstance(layers, (int, np.integer)):
+        if not 1 <= layers <= count:
+            raise ValueError(f"layers={layers}: the last k layers, k from 1 to {count}, were expected")
+        return list(range(count - int(layers), count))
+    numbers = []
+    for number in layers:
+        if not -count <= number < count:
+            raise ValueError(f"layer {number} does not exist: the model has {count} layers, 0 to {count - 1}")
+        numbers.append(number % count)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise ValueError(f"layers={tuple(layers)}: at least one layer, and each at most once")
+    return sorted(numbers)
+
+
+def _available(model: Any, family: Any, index: int, layer: nn.Module) -> dict[str, Target]:
+    """All targets of one layer: the family's names first, then the module's own."""
+    prefix = f"{family.layers}.{index}"
+    linear = {name: module for name, module in layer.named_modules() if _is_linear(module)}
+    found: dict[str, Target] = {}
+    for name, part in family.parts.items():
+        if part.module in linear:
+            rows = part.rows(model.config) if part.rows else None
+            path = f"{prefix}.{part.module}"
+            found[name] = _target(path + (f"[{name}]" if part.rows else ""), path, linear[part.module], rows)
+    for name, module in linear.items():
+        found.setdefault(name, _target(f"{prefix}.{name}", f"{prefix}.{name}", module, None))
+    return found
+
+
+def _is_linear(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
+
+
+def _target(name: str, path: str, module: nn.Module, rows: np.ndarray | None) -> Target:
+    from transformers.pytorch_utils import Conv1D
+
+    transposed = isinstance(module, Conv1D)
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    out_features, in_features = reversed(weight.shape) if transposed else weight.shape
+    return Target(
+        name, f"{path}.weight", (int(len(rows) if rows is not None else out_features), int(in_features)), transposed, rows
+    )
+
+
+def _matching(pattern: str, available: dict[str, Target]) -> list[Target]:
+    if pattern in available:
+        return [available[pattern]]
+    by_suffix = [t for name, t in available.items() if name.endswith("." + pattern)]
+    if by_suffix:
+        return by_suffix
+    # A pattern means the family's names where it fits them: `*` on GPT-2 is q, k, v, …, not c_attn once more.
+    matched = [name for name in available if fnmatchcase(name, pattern)]
+    plain = [name for name in matched if "." not in name]
+    return [available[name] for name in plain or matched]
+
+
+def _refuse_overlap(targets: list[Target]) -> None:
+    """Two targets must not move the same entry of a tensor, else their deltas would add up unseen."""
+    taken: dict[str, set[int] | None] = {}
+    for target in targets:
+        rows = None if target.rows is None else set(target.rows.tolist())
+        before = taken.get(target.parameter, set())
+        if before is None or (rows is None and before) or (rows is not None and before and rows & before):
+            raise ValueError(f"the modules overlap: {target.name} is chosen twice")
+        taken[target.parameter] = None if rows is None else before | rows

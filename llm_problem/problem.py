@@ -1,0 +1,344 @@
+"""The loss of a language model as a function of x in R^d, where x = 0 is the pretrained model."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from llm_problem.evaluation import choose_evaluator
+from llm_problem.models.loading import LoadedModel, load_model
+from llm_problem.spec import ProblemSpec
+from llm_problem.subspaces.base import BoundSubspace, Subspace
+from llm_problem.tasks.base import Task
+from llm_problem.tasks.batch import TokenBatch
+from llm_problem.tasks.splits import require_split
+
+if TYPE_CHECKING:
+    from llm_problem.nevergrad_function import NevergradFunction
+    from llm_problem.pymoo_problem import PymooProblem
+
+
+class Problem:
+    """A black-box problem: x (d,) → loss, to be minimised.
+
+    Args:
+        model: "smollm2-135m", "tiny-gpt2", "tiny-bert", a directory with safetensors, a hub id, or a pair
+            (PreTrainedModel, tokenizer).
+        task: what the model is asked, such as `lp.tasks.Classification.from_csv(…)`.
+        subspace: what x means, such as `lp.subspaces.LoRAXS(rank=4, layers=2)`.
+        objective: the one thing minimised, a name that the task offers ("loss", "error").
+        objectives: several of them, instead of `objective`.
+        seed: draws the search examples and a random basis; the same seed gives the same problem.
+        minibatch: examples of a numbered minibatch for `evaluate(X, sample=k)`.
+        device: a torch device.
+        dtype: "float32" or "bfloat16".
+        evaluator: "auto", "serial" (the reference) or "replay" (fast), see `llm_problem.evaluation`.
+
+    Evaluating has no hidden state: the value depends on x alone (and on the numbered minibatch, where one is asked
+    for). Copies made by frameworks share the model; a pickle carries the description only.
+
+    Raises:
+        ValueError, TypeError: anything that does not fit, saying what was expected and what was given.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        subspace: Subspace,
+        *,
+        objective: str = "loss",
+        objectives: Sequence[str] | None = None,
+        seed: int = 0,
+        minibatch: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        evaluator: str = "auto",
+    ) -> None:
+        wanted = tuple(objectives) if objectives is not None else (objective,)
+        spec = ProblemSpec(
+            "", task, subspace, objectives=wanted, seed=seed, minibatch=minibatch, dtype=dtype, evaluator=evaluator
+        )
+        loaded = load_model(model, dtype=dtype, device=device)
+        self._start(_with_model(spec, loaded.name), loaded)
+
+    @classmethod
+    def from_spec(cls, spec: ProblemSpec, *, device: str = "cpu") -> Problem:
+        """Rebuild a problem from its description."""
+        problem = cls.__new__(cls)
+        problem._start(spec, load_model(spec.model, dtype=spec.dtype, device=device))
+        return problem
+
+    def _start(self, spec: ProblemSpec, loaded: LoadedModel) -> None:
+        self._spec, self._loaded = spec, loaded
+        self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
+        self._batches: dict[str, TokenBatch] = {}
+        self._fingerprint: str | None = None
+        self._closed = False
+        search = self._batch("search")
+        self._evaluator, self._why = choose_evaluator(loaded, self._subspace, search, spec.evaluator)
+        if spec.minibatch is not None and spec.minibatch > search.examples:
+            raise ValueError(f"minibatch {spec.minibatch} is more than the {search.examples} search examples")
+
+    # What it is.
+
+    @property
+    def spec(self) -> ProblemSpec:
+        """The description that rebuilds this problem."""
+        return self._spec
+
+    @property
+    def name(self) -> str:
+        """The registered id (with its instance), or a readable summary of the description."""
+        spec = self._spec
+        if spec.id is not None:
+            return spec.id if spec.instance == 0 else f"{spec.id}@{spec.instance}"
+        return f"{spec.model}-{spec.task.kind}-{spec.subspace.kind}-d{self.dimension}"
+
+    @property
+    def dimension(self) -> int:
+        """d, the number of coordinates of x."""
+        return self._subspace.dimension
+
+    @property
+    def x0(self) -> np.ndarray:
+        """The pretrained model, zeros (d,); a fresh array."""
+        return np.zeros(self.dimension)
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """(lower, upper), each (d,). `evaluate` works outside too."""
+        return np.full(self.dimension, -self._spec.bound), np.full(self.dimension, self._spec.bound)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of a typical step."""
+        return 1.0
+
+    @property
+    def penalty(self) -> float:
+        """What optimizers are told where the loss is not finite."""
+        return self._spec.penalty
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return self._spec.objectives
+
+    @property
+    def unit(self) -> str:
+        """The unit of the first objective, such as "nats per example"; empty where it has none."""
+        return self._spec.task.unit if self.objectives[0] == "loss" else ""
+
+    @property
+    def model(self) -> Any:
+        """The frozen transformers model, with its pretrained weights."""
+        return self._open()._loaded.model
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._open()._loaded.tokenizer
+
+    @property
+    def subspace(self) -> BoundSubspace:
+        """The map from x to the model's weights."""
+        return self._open()._subspace
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (64 hex digits) over the weights, the data, the subspace and every setting that decides f."""
+        if self._fingerprint is None:
+            self._fingerprint = self._spec.fingerprint(self._open()._loaded.identity)
+        return self._fingerprint
+
+    # What it does.
+
+    def __call__(self, x: Any) -> float:
+        """The loss at x (d,), or at an (d,)-like sequence of numbers; not finite where the model's is not.
+
+        Raises:
+            ValueError: another shape.
+        """
+        array = np.asarray(x, dtype=np.float64)
+        if array.shape != (self.dimension,):
+            raise ValueError(f"x must have shape ({self.dimension},), got {array.shape}")
+        return float(self.evaluate(array[None, :])[0])
+
+    def evaluate(self, X: Any, sample: int | None = None) -> np.ndarray:
+        """The losses of n candidates on the search split.
+
+        Args:
+            X: (n, d). A row that is not finite has the loss NaN.
+            sample: None for all search examples, k ≥ 0 for the k-th fixed minibatch, the same for all of X.
+
+        Returns:
+            (n,) float64, in nats for "loss"; NaN or infinite where the model's is.
+
+        Raises:
+            ValueError: another shape, or minibatches that this problem does not have.
+            RuntimeError: the problem has several objectives (`evaluate_all` takes those), or is closed.
+        """
+        if len(self.objectives) != 1:
+            raise RuntimeError(f"this problem has the objectives {', '.join(self.objectives)}: use evaluate_all")
+        return self._values(X, sample)[:, 0]
+
+    def evaluate_all(self, X: Any, sample: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every objective of n candidates on the search split; arguments as for `evaluate`.
+
+        Returns:
+            F (n, m) float64, G (n, 0) (no constraints), and status (n,) of "ok" and "non-finite".
+        """
+        F = self._values(X, sample)
+        return F, np.empty((len(F), 0)), np.where(np.isfinite(F).all(axis=1), "ok", "non-finite")
+
+    def value_and_grad(self, x: Any) -> tuple[float, np.ndarray]:
+        """The loss at x (d,) and its gradient (d,), by backpropagation: the reference for gradient-free search.
+
+        Raises:
+            ValueError: another shape.
+            RuntimeError: the objective is not differentiable.
+        """
+        array = self._points(np.asarray(x, dtype=np.float64)[None, ...])[0]
+        if self.objectives != ("loss",):
+            raise RuntimeError(f"the objective {', '.join(self.objectives)} has no gradient here; 'loss' has")
+        batch = self._batch("search")
+        point = torch.tensor(array, requires_grad=True)
+        loss = self._spec.task.loss(self._evaluator.differentiable_log_probs(point, batch), batch)
+        (gradient,) = torch.autograd.grad(loss, point)
+        return float(loss.detach()), gradient.numpy()
+
+    def metrics(self, x: Any, split: str = "test") -> dict[str, float]:
+        """Every metric of the task at x (d,) on a split; "test" is meant to be read once, at the end."""
+        X = self._points(np.asarray(x, dtype=np.float64)[None, ...])
+        batch = self._batch(require_split(split))
+        if not np.isfinite(X).all():
+            raise ValueError("x must be finite")
+        return self._spec.task.scores(self._evaluator.log_probs(X, batch)[0], batch)
+
+    def card(self) -> dict[str, Any]:
+        """What this problem is, for people and for files: plain JSON values."""
+        spec, search = self._spec, self._batch("search")
+        return {
+            "id": self.name,
+            "model": spec.model,
+            "model_parameters": sum(p.numel() for p in self.model.parameters()),
+            **spec.task.summary(),
+            "search_examples": search.examples,
+            "search_tokens": search.tokens,
+            "subspace": spec.subspace.kind,
+            "subspace_settings": spec.to_dict()["subspace"],
+            "dimension": self.dimension,
+            "moved_tensors": len(self._subspace.parameters),
+            "objectives": list(spec.objectives),
+            "bounds": [-spec.bound, spec.bound],
+            "sigma": self.sigma,
+            "seed": spec.seed,
+            "dtype": spec.dtype,
+            "evaluator": f"{self._evaluator.name} ({self._why}): {self._evaluator.description}",
+            "fingerprint": self.fingerprint,
+            "tokens_sha256": search.fingerprint(),
+            "basis_sha256": self._subspace.basis_hash(),
+        }
+
+    # What others take it as.
+
+    def to_nevergrad(self, objectives: Sequence[str] | None = None) -> NevergradFunction:
+        """As a Nevergrad `ExperimentFunction`; `objectives` replaces the problem's own."""
+        from llm_problem.nevergrad_function import NevergradFunction
+
+        return NevergradFunction(self._with_objectives(objectives))
+
+    def to_pymoo(self, objectives: Sequence[str] | None = None) -> PymooProblem:
+        """As a pymoo `Problem`; `objectives` replaces the problem's own."""
+        from llm_problem.pymoo_problem import PymooProblem
+
+        return PymooProblem(self._with_objectives(objectives))
+
+    def close(self) -> None:
+        """Let go of the model; evaluating afterwards raises RuntimeError."""
+        self._closed = True
+        self._batches.clear()
+        for name in ("_loaded", "_subspace", "_evaluator"):
+            self.__dict__.pop(name, None)
+
+    def __repr__(self) -> str:
+        return f"<Problem {self.name}>" if not self._closed else "<Problem closed>"
+
+    def __deepcopy__(self, memo: dict) -> Problem:
+        return self  # nothing in it changes, and a copy would carry the model
+
+    def __reduce__(self) -> tuple:
+        if self._spec.model.startswith("object:"):
+            raise pickle.PicklingError(
+                "a problem made from a model object cannot be pickled: save the model with save_pretrained and "
+                "give the directory instead"
+            )
+        return _rebuild, (self._spec.to_json(),)
+
+    # Inside.
+
+    def _open(self) -> Problem:
+        if self._closed:
+            raise RuntimeError("this problem is closed")
+        return self
+
+    def _points(self, X: Any) -> np.ndarray:
+        array = np.asarray(X, dtype=np.float64)
+        if array.ndim != 2 or array.shape[1] != self.dimension:
+            raise ValueError(f"X must have shape (n, {self.dimension}), got {array.shape}")
+        return array
+
+    def _batch(self, split: str) -> TokenBatch:
+        if split not in self._open()._batches:
+            self._batches[split] = self._spec.task.batch(self._loaded, split, self._spec.seed)
+        return self._batches[split]
+
+    def _sample(self, sample: int | None) -> TokenBatch:
+        batch = self._batch("search")
+        if sample is None:
+            return batch
+        size = self._spec.minibatch
+        if size is None:
+            raise ValueError("this problem has no minibatches: make it with Problem(…, minibatch=size)")
+        if sample < 0:
+            raise ValueError(f"sample must be a non-negative integer, got {sample!r}")
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._spec.seed, sample, _STREAM])))
+        return batch.take(np.sort(rng.choice(batch.examples, size=size, replace=False)))
+
+    def _values(self, X: Any, sample: int | None) -> np.ndarray:
+        """(n, m) values of the objectives."""
+        X = self._points(X)
+        batch = self._sample(sample)
+        values = np.full((len(X), len(self.objectives)), np.nan)
+        finite = np.flatnonzero(np.isfinite(X).all(axis=1))
+        for i, log_probs in zip(finite, self._evaluator.log_probs(X[finite], batch), strict=True):
+            scores = self._spec.task.scores(log_probs, batch)
+            values[i] = [scores[objective] for objective in self.objectives]
+        return values
+
+    def _with_objectives(self, objectives: Sequence[str] | None) -> Problem:
+        if objectives is None or tuple(objectives) == self.objectives:
+            return self
+        import dataclasses
+
+        problem = Problem.__new__(Problem)
+        problem.__dict__.update(self._open().__dict__)
+        problem._spec = dataclasses.replace(self._spec, objectives=tuple(objectives), id=None)
+        problem._fingerprint = None
+        return problem
+
+
+_STREAM = 0xBA7C  # keeps the minibatches apart from other draws with the same seed
+
+
+def _with_model(spec: ProblemSpec, name: str) -> ProblemSpec:
+    import dataclasses
+
+    return dataclasses.replace(spec, model=name)
+
+
+def _rebuild(text: str) -> Problem:
+    return Problem.from_spec(ProblemSpec.from_json(text))

@@ -1,0 +1,57 @@
+"""A problem as a pymoo `Problem`: an existing script replaces its problem and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llm_problem.problem import Problem as LLMProblem
+
+try:
+    from pymoo.core.problem import Problem
+    from pymoo.core.sampling import Sampling
+except ImportError as error:
+    raise ImportError("to_pymoo needs the package pymoo: pip install pymoo") from error
+
+
+class PymooProblem(Problem):
+    """A vectorised pymoo problem: `_evaluate` takes a whole population at once.
+
+    A loss that is not finite is handed out as the problem's penalty, because several of pymoo's algorithms hang on
+    NaN or report it as the optimum. Copies (`save_history=True` makes one a generation) share the model.
+
+    Attributes:
+        sampling: N(x0, sigma²) inside the bounds with the pretrained model as its first point, for
+            `DE(sampling=problem.sampling)`; pymoo's own default is uniform over the box, which starts much wider.
+    """
+
+    def __init__(self, problem: LLMProblem) -> None:
+        lower, upper = problem.bounds
+        super().__init__(n_var=problem.dimension, n_obj=len(problem.objectives), xl=lower, xu=upper, vtype=float)
+        self.problem = problem
+
+    @property
+    def sampling(self) -> NormalSampling:
+        return NormalSampling(self.problem.x0, self.problem.sigma)
+
+    def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        F, _, _ = self.problem.evaluate_all(X)
+        out["F"] = np.where(np.isfinite(F), F, self.problem.penalty)
+
+    def name(self) -> str:
+        return self.problem.name
+
+
+class NormalSampling(Sampling):
+    """Initial points N(x0, sigma²), clipped to the bounds; the first is x0 itself."""
+
+    def __init__(self, x0: np.ndarray, sigma: float) -> None:
+        super().__init__()
+        self.x0, self.sigma = x0, sigma
+
+    def _do(self, problem: Problem, n_samples: int, *args: Any, random_state: Any = None, **kwargs: Any) -> np.ndarray:
+        rng = np.random.default_rng(random_state)
+        X = self.x0 + self.sigma * rng.standard_normal((n_samples, self.x0.size))  # (n, d) ~ N(x0, sigma²)
+        X[0] = self.x0
+        return np.clip(X, problem.xl, problem.xu)

@@ -1,0 +1,71 @@
+"""Problems by name: register, find, make.
+
+An id reads `[namespace/]model-task-subspace-d<dimension>-v<version>`; `@k` behind it is instance k, another draw of
+the search examples and of a random basis. The version goes up whenever the numbers change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from llm_problem.problem import Problem
+from llm_problem.spec import ProblemSpec
+
+_ID = re.compile(r"(?:[a-z0-9_]+/)?[a-z0-9][a-z0-9.]*(?:-[a-z0-9.]+)*-d[0-9]+-v[0-9]+")
+_specs: dict[str, Callable[[], ProblemSpec]] = {}
+
+
+def register(id: str, spec: Callable[[], ProblemSpec]) -> None:
+    """Give a problem a name.
+
+    Args:
+        id: see above; new.
+        spec: makes the description, without loading anything heavy; called when the problem is asked for.
+
+    Raises:
+        ValueError: an id of another form, or one that is taken.
+    """
+    if not _ID.fullmatch(id):
+        raise ValueError(f"an id must read [namespace/]model-task-subspace-d<dimension>-v<version>, got {id!r}")
+    if id in _specs:
+        raise ValueError(f"{id!r} is registered already: a problem whose numbers change gets a new version")
+    _specs[id] = spec
+
+
+def list_problems(pattern: str = "*") -> list[str]:
+    """The registered ids that match a pattern with `*` and `?`, sorted."""
+    return sorted(id for id in _specs if fnmatchcase(id, pattern))
+
+
+def get_spec(id: str, instance: int = 0) -> ProblemSpec:
+    """The description of a registered problem; "…@3" is the same as instance=3.
+
+    Raises:
+        ValueError: an unknown id (with the nearest ones), an instance that is no non-negative integer.
+    """
+    name, at, number = id.partition("@")
+    if at:
+        if not number.isdecimal() or instance:
+            raise ValueError(f"the instance in {id!r} must be one non-negative integer behind the @")
+        instance = int(number)
+    if isinstance(instance, bool) or not isinstance(instance, (int, np.integer)) or instance < 0:
+        raise ValueError(f"instance must be a non-negative integer, got {instance!r}")
+    if name not in _specs:
+        near = difflib.get_close_matches(name, _specs, n=3, cutoff=0.5)
+        raise ValueError(
+            f"unknown problem {name!r}"
+            + (f"; did you mean {' or '.join(near)}?" if near else "; `llm-problem list` shows all")
+        )
+    spec = _specs[name]()
+    return dataclasses.replace(spec, id=name, instance=int(instance), seed=spec.seed + int(instance))
+
+
+def make(id: str, instance: int = 0, *, device: str = "cpu") -> Problem:
+    """The registered problem, loaded and ready; errors as for `get_spec`."""
+    return Problem.from_spec(get_spec(id, instance), device=device)

@@ -1,0 +1,158 @@
+"""The description of a problem: frozen, JSON and back, with a fingerprint.
+
+Whoever has the description can rebuild the problem: a worker process, a colleague, next year's you.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from llm_problem.subspaces import SUBSPACES, Subspace
+from llm_problem.tasks import TASKS, Data, Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ProblemSpec:
+    """Everything that decides the value of f(x).
+
+    Args:
+        model: a name, directory or hub id (see `llm_problem.models.load_model`).
+        task, subspace: their descriptions.
+        objectives: what is minimised, names that the task offers; one for a single-objective problem.
+        seed: draws the search examples and a random basis.
+        minibatch: examples of a numbered minibatch (`evaluate(X, sample=k)`), None where there are none.
+        dtype: of weights and activations.
+        evaluator: "auto", "serial" or "replay"; their values agree to about 1e-6 nats.
+        bound: the search box is [−bound, bound] in every coordinate.
+        penalty: what optimizers are told where the loss is not finite.
+        id: the registered name, or None.
+        instance: variation k of a registered problem; part of its id.
+    """
+
+    model: str
+    task: Task
+    subspace: Subspace
+    objectives: tuple[str, ...] = ("loss",)
+    seed: int = 0
+    minibatch: int | None = None
+    dtype: str = "float32"
+    evaluator: str = "auto"
+    bound: float = 5.0
+    penalty: float = 1e6
+    id: str | None = None
+    instance: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.task, Task):
+            raise TypeError(f"task must be a task such as lp.tasks.Classification(…), got {type(self.task).__name__}")
+        if not isinstance(self.subspace, Subspace):
+            raise TypeError(
+                f"subspace must be a subspace such as lp.subspaces.LoRAXS(…), got {type(self.subspace).__name__}"
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a non-negative integer, got {self.seed!r}")
+        if not self.objectives:
+            raise ValueError("at least one objective is needed")
+        for objective in self.objectives:
+            if objective not in self.task.objectives:
+                raise ValueError(
+                    f"unknown objective {objective!r}: this task offers {', '.join(self.task.objectives)}"
+                )
+        if self.minibatch is not None and self.minibatch < 1:
+            raise ValueError(f"minibatch must be at least 1 example, got {self.minibatch!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            "format": FORMAT,
+            **fields,
+            "objectives": list(self.objectives),
+            "task": {"kind": self.task.kind, **_plain(self.task)},
+            "subspace": {"kind": self.subspace.kind, **_plain(self.subspace)},
+        }
+
+    def to_json(self) -> str:
+        """As JSON text; `from_json` reads it back to an equal description."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ProblemSpec:
+        """From what `to_dict` gave.
+
+        Raises:
+            ValueError: another format, an unknown key, an unknown task or subspace.
+        """
+        values = dict(values)
+        if values.pop("format", None) != FORMAT:
+            raise ValueError(f"this is no problem description of format {FORMAT}")
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            raise ValueError(f"unknown keys in the problem description: {', '.join(sorted(unknown))}")
+        values["task"] = _build(TASKS, "task", values["task"])
+        values["subspace"] = _build(SUBSPACES, "subspace", values["subspace"])
+        values["objectives"] = tuple(values["objectives"])
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> ProblemSpec:
+        """From what `to_json` gave; errors as for `from_dict`."""
+        return cls.from_dict(json.loads(text))
+
+    def fingerprint(self, model_identity: str) -> str:
+        """sha256 (64 hex digits) over all that decides f, for a model with this identity.
+
+        Neither the id nor the folder a file lies in counts: the same problem under another name is the same problem.
+        """
+        values = self.to_dict()
+        for name in ("id", "instance"):
+            del values[name]
+        values["model"] = model_identity
+        canonical = json.dumps(_without_paths(values), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(registry: dict[str, Any], what: str, values: dict[str, Any]) -> Any:
+    values = dict(values)
+    kind = values.pop("kind", None)
+    if kind not in registry:
+        raise ValueError(f"unknown {what} {kind!r}: there are {', '.join(sorted(registry))}")
+    cls = registry[kind]
+    known = {f.name for f in dataclasses.fields(cls)}
+    if unknown := set(values) - known:
+        raise ValueError(f"unknown keys of {what} {kind!r}: {', '.join(sorted(unknown))}")
+    return cls(**{name: _frozen(value) for name, value in values.items()})
+
+
+def _frozen(value: Any) -> Any:
+    """JSON values as the descriptions hold them: lists as tuples, data descriptions as `Data`."""
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict) and set(value) == {"source", "sha256", "records"}:
+        return Data(value["source"], value["sha256"], _frozen(value["records"]))
+    return value
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"source", "sha256", "records"}:
+            return {"sha256": value["sha256"]}
+        return {name: _without_paths(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return value

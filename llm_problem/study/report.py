@@ -1,0 +1,62 @@
+"""What a person reads at the end: the card of a problem, the table of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llm_problem.study.runner import Outcome
+
+
+def print_card(card: Mapping[str, Any], console: Console | None = None) -> None:
+    """A card as two columns."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in card.items():
+        shown = value if isinstance(value, str) else json.dumps(value)
+        table.add_row(name.replace("_", " "), _plain(repr(shown)[1:-1] if "\n" in shown else shown))
+    (console or Console()).print(table)
+
+
+def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
+    """The table of a run: the pretrained model first, then the optimizers by their best loss."""
+    console = console or Console(width=None)
+    examples = outcome.pretrained["test"].get("examples")
+    title = f"{outcome.problem}" + (f" (held out: {examples:.0f} examples)" if examples else "")
+    table = Table(title=title, title_justify="left")
+    table.add_column("optimizer", no_wrap=True)
+    for column in ("best search loss", *(f"held-out {name}" for name in outcome.metric_names), "evaluations", "seconds"):
+        table.add_column(column, justify="right")
+    test = outcome.pretrained["test"]
+    table.add_row(
+        "pretrained", f"{outcome.pretrained['search_loss']:.4f}", *_metrics(outcome, test), "1", "", end_section=True
+    )
+    for row in sorted(outcome.rows, key=lambda row: row.get("best_loss", float("inf"))):
+        if "error" in row:
+            table.add_row(row["optimizer"], _plain(f"failed: {row['error']}"))
+            continue
+        table.add_row(
+            row["optimizer"],
+            f"{row['best_loss']:.4f}",
+            *_metrics(outcome, row["test"]),
+            str(row["evaluations"]),
+            f"{row['seconds']:.1f}",
+        )
+    console.print(table)
+    console.print(f"picture: {outcome.picture}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"all of it: {outcome.folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _metrics(outcome: Outcome, test: Mapping[str, float]) -> list[str]:
+    return [f"{test[name]:.4f}" if name in test else "" for name in outcome.metric_names]
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)

@@ -1,0 +1,202 @@
+"""Run several optimizers on one problem, one after another, into one folder.
+
+`minimize` comes in as an argument: this side knows no optimizers.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_problem.problem import Problem
+from llm_problem.registry import make
+from llm_problem.study.folder import RunFolder, finite_json
+from llm_problem.study.plots import convergence_png
+from llm_problem.study.progress import ProgressLine
+
+LIBRARIES = ("llm-problem", "numpy", "torch", "transformers", "nevergrad", "pymoo", "cma")
+
+
+@dataclass
+class Outcome:
+    """What a run found.
+
+    `pretrained` and each of `rows` hold the search loss and the held-out metrics; a row also what the optimizer
+    spent. A row of an optimizer that failed has "error" instead.
+    """
+
+    problem: str
+    folder: Path
+    picture: Path
+    metric_names: tuple[str, ...]
+    pretrained: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.interrupted else 1 if any("error" in row for row in self.rows) else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return finite_json(
+            {
+                "problem": self.problem,
+                "folder": str(self.folder),
+                "picture": str(self.picture),
+                "pretrained": self.pretrained,
+                "results": self.rows,
+                "interrupted": self.interrupted,
+            }
+        )
+
+
+def run_optimizers(
+    id: str,
+    optimizers: Sequence[str],
+    minimize: Callable[..., Any],
+    *,
+    budget: int,
+    seed: int,
+    out: str | None = None,
+) -> Outcome:
+    """Run each optimizer on a named problem and write the run folder.
+
+    Args:
+        id: the problem.
+        optimizers: names that `minimize` takes.
+        minimize: `llm_problem_adapters.minimize`.
+        budget: evaluations for each optimizer.
+        seed: of each optimizer.
+        out: a folder that does not exist yet; None makes one in runs/.
+
+    Raises:
+        FileExistsError: the folder exists.
+        ValueError: an unknown problem.
+    """
+    path = Path(out) if out is not None else _new_folder(id)
+    if path.exists():  # before a model is loaded for nothing
+        raise FileExistsError(f"{path} exists already and is not overwritten: choose another --out")
+    problem = make(id)
+    with RunFolder(path) as folder:
+        folder.write_config(_config(problem, optimizers, budget, seed))
+        outcome = Outcome(id, path, path / "convergence.png", problem.spec.task.headline, {})
+        with ProgressLine("pretrained", total=0):
+            outcome.pretrained = {"search_loss": problem(problem.x0), "test": problem.metrics(problem.x0, "test")}
+        histories: dict[str, np.ndarray] = {}
+        points: dict[str, np.ndarray] = {}
+        for name in optimizers:
+            _run_one(problem, name, minimize, budget, seed, folder, outcome, histories, points)
+            _write(problem, folder, outcome, histories, points, seed)
+            if outcome.interrupted:
+                break
+    return outcome
+
+
+def _run_one(
+    problem: Problem,
+    name: str,
+    minimize: Callable[..., Any],
+    budget: int,
+    seed: int,
+    folder: RunFolder,
+    outcome: Outcome,
+    histories: dict[str, np.ndarray],
+    points: dict[str, np.ndarray],
+) -> None:
+    """One optimizer, its row and its points; what it raises becomes its row, and the rest goes on."""
+    with ProgressLine(name, total=budget) as line:
+        best = np.inf
+
+        def record(progress: Any) -> None:
+            nonlocal best
+            first = progress.evaluations - len(progress.losses) + 1
+            folder.add_evaluations(name, first, progress.losses, best, progress.seconds)
+            best = progress.best_loss
+            line.update(progress.evaluations, progress.best_loss)
+
+        try:
+            result = minimize(problem, name, budget, seed=seed, callback=record)
+        except Exception as error:  # reported with its trace; other optimizers are not its hostages
+            traceback.print_exc(file=sys.stderr)
+            outcome.rows.append({"optimizer": name, "error": f"{type(error).__name__}: {error}"})
+            partial = getattr(error, "partial_result", None)
+            if partial is not None:
+                histories[name] = partial.losses
+            return
+    histories[name] = result.losses
+    points[f"{name}/x"], points[f"{name}/best_x"] = result.x, result.best_x
+    outcome.interrupted = result.stop_reason == "interrupted"
+    outcome.rows.append(
+        {
+            "optimizer": name,
+            "best_loss": result.best_loss,
+            "loss": result.loss,
+            "test": {} if outcome.interrupted else problem.metrics(result.x, "test"),
+            "evaluations": result.evaluations,
+            "non_finite": int(np.sum(~np.isfinite(result.losses))),
+            "seconds": result.seconds,
+            "stop_reason": result.stop_reason,
+            "seed": seed,
+        }
+    )
+
+
+def _write(
+    problem: Problem,
+    folder: RunFolder,
+    outcome: Outcome,
+    histories: dict[str, np.ndarray],
+    points: dict[str, np.ndarray],
+    seed: int,
+) -> None:
+    folder.write_result(outcome.to_dict())
+    folder.write_points(points)
+    picture = convergence_png(
+        histories,
+        baseline=outcome.pretrained["search_loss"],
+        title=f"{problem.name}, seed {seed}",
+        ylabel=f"best search {problem.objectives[0]}" + (f" ({problem.unit})" if problem.unit else ""),
+    )
+    folder.write_picture(outcome.picture.name, picture)
+
+
+def _config(problem: Problem, optimizers: Sequence[str], budget: int, seed: int) -> dict[str, Any]:
+    return {
+        "problem": problem.spec.to_dict(),
+        "fingerprint": problem.fingerprint,
+        "optimizers": list(optimizers),
+        "budget": budget,
+        "seed": seed,
+        "start_at_x0": True,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _new_folder(id: str) -> Path:
+    stem = re.sub(r"[^\w.@-]+", "_", id)
+    path = Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 2
+    while path.exists():
+        path = path.with_name(f"{path.name.partition('_run')[0]}_run{number}")
+        number += 1
+    return path

@@ -1,0 +1,102 @@
+"""A subspace: a linear map from x in R^d to changes of a model's weights, zero at x = 0.
+
+A `Subspace` is a description (frozen, JSON and back) that knows no model; `bind` meets it with one and gives a
+`BoundSubspace`, which holds the frozen basis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from llm_problem.models.loading import LoadedModel
+from llm_problem.subspaces.deltas import Delta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subspace(ABC):
+    """Base of all descriptions.
+
+    `scale` multiplies the map: a larger one makes a unit of x a larger step. None takes each subspace's own rule,
+    which is meant to make one unit a step that optimizers' defaults can work with.
+    """
+
+    kind: ClassVar[str] = ""
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"scale must be positive and finite, or None for the default, got {self.scale!r}")
+
+    def _set(self, **values: Any) -> None:
+        """Store checked forms of what a frozen dataclass was given; for `__post_init__` only."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @abstractmethod
+    def bind(self, model: LoadedModel, seed: int) -> BoundSubspace:
+        """The map on this model; a random basis follows from `seed` alone.
+
+        Raises:
+            ValueError: the model has no such modules or layers, or the numbers do not fit its shapes.
+        """
+
+
+class BoundSubspace(ABC):
+    """The map on one model: `deltas` is linear in x and zero at x = 0."""
+
+    dimension: int
+    parameters: tuple[str, ...]
+    """Names of the stored tensors that may change."""
+
+    @abstractmethod
+    def deltas(self, X: torch.Tensor) -> list[Delta]:
+        """The changes for candidates X (n, d), on the model's device; differentiable in X."""
+
+    @abstractmethod
+    def basis(self) -> Iterable[torch.Tensor]:
+        """The frozen arrays that define the map, in a fixed order."""
+
+    def basis_hash(self) -> str:
+        """sha256 over the frozen arrays (64 hex digits)."""
+        digest = hashlib.sha256()
+        for tensor in self.basis():
+            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+            digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def positive_int(name: str, value: Any) -> int:
+    """`value` as an int of at least 1.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def modules_tuple(modules: str | Sequence[str]) -> tuple[str, ...]:
+    """A checked tuple of module names.
+
+    Raises:
+        ValueError: no names, or one that is not a string.
+    """
+    names = (modules,) if isinstance(modules, str) else tuple(modules)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"modules must be one or more names such as ('q_proj', 'v_proj'), got {modules!r}")
+    return names
+
+
+def layers_value(layers: Any) -> int | tuple[int, ...] | None:
+    """Layers as an int, a tuple of ints or None, so that descriptions compare and survive JSON."""
+    if layers is None or isinstance(layers, (int, np.integer)):
+        return None if layers is None else int(layers)
+    return tuple(int(number) for number in layers)

@@ -1,0 +1,97 @@
+"""LoRA-XS (Bałazy, Banaei, Aberer & Tabor 2024, arXiv:2405.17604): a small r×r core between frozen singular vectors.
+
+ΔW = s · U_r Σ_r R V_rᵀ with W = U Σ Vᵀ the truncated singular value decomposition of the pretrained weight and R the
+searched core, r² numbers a weight. U, Σ, V stay frozen. The paper starts from small random R; here x = 0, the
+pretrained model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from llm_problem.models.loading import LoadedModel
+from llm_problem.models.targets import Target, find_targets
+from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
+from llm_problem.subspaces.deltas import Delta, LowRankDelta
+from llm_problem.subspaces.scale import relative_step
+
+
+@dataclass(frozen=True)
+class LoRAXS(Subspace):
+    """Search the r×r cores of LoRA-XS.
+
+    Args:
+        rank: r, at least 1 and at most the smaller side of each chosen weight.
+        layers: k for the last k layers, a sequence of layer numbers, or None for all.
+        modules: projections by name or pattern, see `llm_problem.models.find_targets`.
+        scale: s; None makes E‖ΔW‖ at x ~ N(0, I) a set share of ‖W‖ (see `scale.py`).
+
+    The dimension is rank² × number of chosen weights; x holds the cores one after another, each row by row.
+    """
+
+    kind: ClassVar[str] = "lora-xs"
+
+    rank: int = 4
+    layers: int | Sequence[int] | None = None
+    modules: str | Sequence[str] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(rank=positive_int("rank", self.rank))
+        self._set(layers=layers_value(self.layers), modules=modules_tuple(self.modules))
+
+    def bind(self, model: LoadedModel, seed: int) -> BoundLoRAXS:
+        targets = find_targets(model.model, self.modules, self.layers)
+        for target in targets:
+            if self.rank > min(target.shape):
+                raise ValueError(
+                    f"rank {self.rank} is above the rank of {target.name}, whose shape is {target.shape}: "
+                    f"at most {min(target.shape)}"
+                )
+        return BoundLoRAXS(self, model, targets)
+
+
+class BoundLoRAXS(BoundSubspace):
+    """The frozen singular vectors of each target; x is the cores."""
+
+    def __init__(self, config: LoRAXS, model: LoadedModel, targets: list[Target]) -> None:
+        self.rank, self.targets = config.rank, targets
+        self.dimension = config.rank**2 * len(targets)
+        self.parameters = tuple(dict.fromkeys(target.parameter for target in targets))
+        state = dict(model.model.named_parameters())
+        self.left: list[torch.Tensor] = []  # U_r Σ_r, (out, r), scaled
+        self.right: list[torch.Tensor] = []  # V_rᵀ, (r, in)
+        for target in targets:
+            stored = state[target.parameter]
+            weight = target.read(stored).detach().cpu().double()
+            left, right = truncated_svd(weight.numpy(), self.rank)
+            # ‖U Σ R Vᵀ‖² = Σ_k σ_k² ‖R_k‖², so at R ~ N(0, I) its root mean square is √r · ‖Σ_r‖.
+            typical = np.sqrt(self.rank) * float(np.linalg.norm(left))
+            factor = config.scale or relative_step(len(targets)) * float(weight.norm()) / typical
+            self.left.append(torch.as_tensor(left * factor).to(stored))
+            self.right.append(torch.as_tensor(right).to(stored))
+
+    def deltas(self, X: torch.Tensor) -> list[Delta]:
+        r = self.rank
+        cores = X.to(self.left[0]).reshape(len(X), len(self.targets), r, r)  # (n, targets, r, r)
+        return [
+            LowRankDelta(target, left, cores[:, k], right)
+            for k, (target, left, right) in enumerate(zip(self.targets, self.left, self.right, strict=True))
+        ]
+
+    def basis(self) -> Iterable[torch.Tensor]:
+        for left, right in zip(self.left, self.right, strict=True):
+            yield left
+            yield right
+
+
+def truncated_svd(weight: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """(U_r Σ_r (out, r), V_rᵀ (r, in)) of `weight` (out, in), signs fixed so that each row of V_rᵀ sums to ≥ 0."""
+    u, s, vt = np.linalg.svd(weight, full_matrices=False)
+    sign = np.where(vt[:rank].sum(axis=1) < 0, -1.0, 1.0)  # (r,)
+    return u[:, :rank] * (s[:rank] * sign), vt[:rank] * sign[:, None]

@@ -1,0 +1,1 @@
+"""Named problems for comparing algorithms."""

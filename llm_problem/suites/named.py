@@ -1,0 +1,69 @@
+"""The named problems, as data.
+
+Every id ends in its dimension and version; a test holds that the dimension is true.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from llm_problem.registry import register
+from llm_problem.spec import ProblemSpec
+from llm_problem.subspaces import FullVector, LoRAXS, RandomSubspace, Subspace
+from llm_problem.tasks import Classification, Data, LanguageModelling, Task
+
+# A prompt that SmolLM2-135M reads well as it is, so that what a search adds is real; and one that it does not.
+REVIEW = "Review: {text}\nSentiment:"
+IT_WAS = "{text} It was"
+
+
+def sentiment(search_size: int, prompt: str = REVIEW, labels: tuple[str, str] = (" negative", " positive")) -> Task:
+    """The embedded sentiment sentences; dev and test whole."""
+    return Classification(
+        Data.of("embedded:sentiment"),
+        text="text",
+        label="label",
+        prompt=prompt,
+        labels={"negative": labels[0], "positive": labels[1]},
+        split="split",
+        search_size=search_size,
+    )
+
+
+def prose(search_size: int, window: int = 32) -> Task:
+    """The embedded essay in windows of tokens."""
+    return LanguageModelling(
+        Data.of("embedded:prose"), window=window, search_size=search_size, dev_size=32, test_size=32
+    )
+
+
+def _bad_good(search_size: int) -> Task:
+    return sentiment(search_size, "{text} It was{label}.", (" bad", " good"))
+
+
+def _problems() -> dict[str, tuple[str, partial[Task], Subspace]]:
+    """id → model, task (made when asked for, since it reads its data), subspace."""
+    return {
+        "tiny-gpt2-prose-lora-xs-d32-v1": ("tiny-gpt2", partial(prose, 16), LoRAXS(4, layers=1)),
+        "tiny-gpt2-prose-lora-xs-d512-v1": ("tiny-gpt2", partial(prose, 16), LoRAXS(8, layers=4)),
+        "tiny-gpt2-prose-random-d64-v1": ("tiny-gpt2", partial(prose, 16), RandomSubspace(64, layers=2)),
+        "tiny-gpt2-prose-full-d1-v1": ("tiny-gpt2", partial(prose, 16), FullVector()),
+        "tiny-gpt2-sentiment-lora-xs-d128-v1": ("tiny-gpt2", partial(sentiment, 32), LoRAXS(4, layers=4)),
+        "tiny-bert-prose-lora-xs-d32-v1": ("tiny-bert", partial(prose, 32), LoRAXS(4, layers=1)),
+        "tiny-bert-prose-random-d32-v1": ("tiny-bert", partial(prose, 32), RandomSubspace(32, layers=1)),
+        "tiny-bert-sentiment-lora-xs-d128-v1": ("tiny-bert", partial(_bad_good, 32), LoRAXS(4, layers=4)),
+        "smollm2-135m-sentiment-lora-xs-d32-v1": ("smollm2-135m", partial(sentiment, 24), LoRAXS(4, layers=1)),
+        "smollm2-135m-sentiment-lora-xs-d256-v1": ("smollm2-135m", partial(sentiment, 32), LoRAXS(8, layers=2)),
+        "smollm2-135m-sentiment-random-d64-v1": ("smollm2-135m", partial(sentiment, 32), RandomSubspace(64, layers=2)),
+        "smollm2-135m-prose-lora-xs-d64-v1": ("smollm2-135m", partial(prose, 16, 64), LoRAXS(4, layers=2)),
+    }
+
+
+def _spec(model: str, task: partial[Task], subspace: Subspace) -> ProblemSpec:
+    return ProblemSpec(model, task(), subspace)
+
+
+def register_all() -> None:
+    """Register every problem of this file; called once, when the package is imported."""
+    for id, (model, task, subspace) in _problems().items():
+        register(id, partial(_spec, model, task, subspace))

@@ -1,0 +1,58 @@
+"""A task: which sequences a model reads for a split, and what loss its log-probabilities give."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from llm_problem.models.loading import LoadedModel
+from llm_problem.tasks.batch import TokenBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """Base of all descriptions of a task; frozen, JSON and back."""
+
+    kind: ClassVar[str] = ""
+    objectives: ClassVar[tuple[str, ...]] = ("loss",)
+    """What can be minimised; every name is a key of what `scores` returns."""
+    unit: ClassVar[str] = ""
+    """Of the loss."""
+    headline: ClassVar[tuple[str, ...]] = ("loss",)
+    """The metrics that a table shows."""
+
+    @abstractmethod
+    def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
+        """The examples of a split as token sequences for this model; `seed` draws the search examples.
+
+        Raises:
+            ValueError: data, template or labels that do not work with this model, saying which and why.
+        """
+
+    @abstractmethod
+    def loss(self, log_probs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """The loss, a scalar to be minimised, from the entries' log-probabilities (E,) float64; differentiable."""
+
+    @abstractmethod
+    def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
+        """Every metric of the task, by name, from the entries' log-probabilities (E,) float64."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """What a card says of the task: data, prompt, labels, sizes."""
+
+
+def check_sizes(task: Any) -> None:
+    """Each of `search_size`, `dev_size`, `test_size` is None or at least 1.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name in ("search_size", "dev_size", "test_size"):
+        size = getattr(task, name)
+        if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
+            raise ValueError(f"{name} must be an integer of at least 1, or None for all, got {size!r}")

@@ -1,0 +1,194 @@
+"""Classification by label words: the model reads a prompt and the words of each class compete for what comes next.
+
+A class scores the summed log-probability of its words' tokens after the prompt (for a masked model: at as many mask
+tokens, all masked at once). Loss = cross-entropy over the classes' scores, in nats per example.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from llm_problem.models.loading import LoadedModel
+from llm_problem.tasks.base import Task, check_sizes
+from llm_problem.tasks.batch import BatchBuilder, TokenBatch
+from llm_problem.tasks.data import Data, Record
+from llm_problem.tasks.splits import SPLITS, require_split, split_by_content, stratified
+from llm_problem.tasks.template import Template
+from llm_problem.tasks.verbalizer import causal_example, masked_example
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Classify a text with label words.
+
+    Args:
+        data: the examples; also the source of dev and test where those are not given.
+        text, label: names of the columns.
+        prompt: template with `{text}`, and `{label}` where the label stands (default: at the end).
+        labels: class, as it stands in the label column → the words that stand for it, such as " great" (for a
+            causal model mind the leading space).
+        split: a column that says search, dev or test; None splits by a hash of the text (60/20/20).
+        dev, test: examples of their own for these splits.
+        search_size, dev_size, test_size: how many examples, balanced over the classes; None is all. Which search
+            examples are drawn follows from the problem's seed; dev and test do not.
+        max_length: longest prompt with label in tokens, at most the model's context (the default). Only the text
+            is cut to fit.
+    """
+
+    kind: ClassVar[str] = "classification"
+    objectives: ClassVar[tuple[str, ...]] = ("loss", "error")
+    unit: ClassVar[str] = "nats per example"
+    headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+
+    data: Data
+    text: str
+    label: str
+    prompt: str
+    labels: Mapping[str, str] | tuple[tuple[str, str], ...]
+    split: str | None = None
+    dev: Data | None = None
+    test: Data | None = None
+    search_size: int | None = None
+    dev_size: int | None = None
+    test_size: int | None = None
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        Template(self.prompt)
+        check_sizes(self)
+        pairs = self.labels.items() if isinstance(self.labels, Mapping) else self.labels
+        labels = tuple((str(name), str(words)) for name, words in pairs)
+        if len(labels) < 2:
+            raise ValueError(f"at least two classes are needed, labels has {len(labels)}")
+        if any(not words.strip() for _, words in labels):
+            raise ValueError(f"every class needs words that stand for it, got {dict(labels)!r}")
+        object.__setattr__(self, "labels", labels)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        text: str,
+        label: str,
+        prompt: str,
+        labels: Mapping[str, str],
+        dev: str | os.PathLike[str] | None = None,
+        test: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Classification:
+        """From a CSV (or .tsv, .jsonl) file with a header; `dev` and `test` are files of the same columns.
+
+        Raises:
+            ValueError: a file that cannot be read, a missing column, a class that `labels` does not name.
+        """
+        for name, where in (("dev", dev), ("test", test)):
+            options[name] = None if where is None else Data.of(where)
+        task = cls(Data.of(path), text, label, prompt, labels, **options)
+        task.examples("search")
+        return task
+
+    from_jsonl = from_csv
+
+    @classmethod
+    def from_records(cls, records: Iterable[Record], **options: Any) -> Classification:
+        """From dictionaries in memory, such as [{"text": …, "label": …}, …]; options as for `from_csv`."""
+        for name in ("dev", "test"):
+            if options.get(name) is not None:
+                options[name] = Data.of(options[name])
+        task = cls(Data.of(records), **options)
+        task.examples("search")
+        return task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self._labels)
+
+    @property
+    def _labels(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self.labels)  # type: ignore[arg-type]
+
+    def examples(self, split: str, seed: int = 0) -> list[tuple[str, int]]:
+        """(text, class number) of a split, in file order.
+
+        Raises:
+            ValueError: an empty split, one with a single class, a label that is not among `labels`.
+        """
+        own = {"dev": self.dev, "test": self.test}.get(require_split(split))
+        data = own or self.data
+        columns = [self.text, self.label] + ([self.split] if self.split and own is None else [])
+        found = [
+            (row[self.text], self._class_number(row[self.label], data))
+            for row in data.rows(columns)
+            if own is not None or self._split_of(row) == split
+        ]
+        if not found:
+            raise ValueError(f"the {split} split is empty: {data.label} has no example for it")
+        classes = {number for _, number in found}
+        if len(classes) < 2:
+            raise ValueError(
+                f"the {split} split of {data.label} has a single class, {self.classes[classes.pop()]!r}: "
+                "examples of at least two are needed"
+            )
+        size = {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
+        return stratified(found, lambda example: example[1], size, seed if split == "search" else 0)
+
+    def _split_of(self, row: Mapping[str, str]) -> str:
+        if self.split is None:
+            others = [name for name in ("dev", "test") if getattr(self, name) is not None]
+            return split_by_content(row[self.text], without=others)
+        if row[self.split] not in SPLITS:
+            raise ValueError(f"column {self.split!r} must say {', '.join(SPLITS)}, got {row[self.split]!r}")
+        return row[self.split]
+
+    def _class_number(self, value: str, data: Data) -> int:
+        try:
+            return self.classes.index(value)
+        except ValueError:
+            near = difflib.get_close_matches(value, self.classes, n=1)
+            raise ValueError(
+                f"{data.label} has the label {value!r}, which labels does not name: it has {', '.join(self.classes)}"
+                + (f" (did you mean {near[0]!r}?)" if near else "")
+            ) from None
+
+    def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
+        template, builder = Template(self.prompt), BatchBuilder()
+        limit = min(self.max_length or model.max_length, model.max_length)
+        words = [words for _, words in self._labels]
+        write = masked_example if model.kind == "masked" else causal_example
+        for text, label in self.examples(split, seed):
+            builder.start_example(label)
+            write(builder, model.tokenizer, template, text, words, limit)
+        return builder.build()
+
+    def loss(self, log_probs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        cells = torch.as_tensor(batch.example * len(self._labels) + batch.answer)
+        flat = torch.zeros(batch.examples * len(self._labels), dtype=log_probs.dtype)
+        scores = flat.index_add(0, cells, log_probs.cpu()).reshape(batch.examples, -1)  # (N, classes)
+        return torch.nn.functional.cross_entropy(scores, torch.as_tensor(batch.label))
+
+    def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
+        scores = np.zeros((batch.examples, len(self._labels)))
+        np.add.at(scores, (batch.example, batch.answer), log_probs)
+        loss = float(self.loss(torch.from_numpy(log_probs), batch))
+        if np.isfinite(scores).all():
+            accuracy = float(np.mean(scores.argmax(axis=1) == batch.label))
+        else:  # a prediction from NaN is no prediction
+            accuracy = float("nan")
+        return {"loss": loss, "accuracy": accuracy, "error": 1.0 - accuracy, "examples": float(batch.examples)}
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "task": "classification by label words",
+            "data": self.data.label,
+            "prompt": self.prompt,
+            "labels": dict(self._labels),
+            "loss": "cross-entropy over the classes, in nats per example",
+        }

@@ -1,0 +1,149 @@
+"""Where examples come from: embedded data, a CSV, JSONL or text file, or records in memory.
+
+A `Data` is a description with a checksum: it can be written into a specification and read again elsewhere, and a
+file that has changed since is refused instead of giving another problem under the same name.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+EMBEDDED = {"sentiment": "sentiment.csv", "prose": "prose.txt"}
+_PREFIX = "embedded:"
+_INLINE = "inline"
+
+Record = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Data:
+    """One file's worth of examples.
+
+    `source` is "embedded:<name>", an absolute path, or "inline" (then `records` holds them); `sha256` is that of
+    the file's bytes, or of the records as JSON.
+    """
+
+    source: str
+    sha256: str
+    records: tuple[tuple[tuple[str, str], ...], ...] | None = None
+
+    @classmethod
+    def of(cls, where: Data | str | os.PathLike[str] | Iterable[Record]) -> Data:
+        """Describe a path, "embedded:<name>", or an iterable of records (mappings of column name to value).
+
+        Raises:
+            ValueError: no such file, an unknown embedded name, no records.
+        """
+        if isinstance(where, Data):
+            return where
+        if isinstance(where, (str, os.PathLike)):
+            source = os.fspath(where)
+            if not source.startswith(_PREFIX):
+                source = str(Path(source).expanduser().absolute())
+            return cls(source, hashlib.sha256(_read_bytes(source)).hexdigest())
+        records = tuple(tuple((str(k), str(v)) for k, v in record.items()) for record in where)
+        if not records:
+            raise ValueError("no records were given: at least one example is needed")
+        return cls(_INLINE, _hash_records(records), records)
+
+    @property
+    def label(self) -> str:
+        """A short name for cards: the file's name without its folder."""
+        return Path(self.source).name if self.source.startswith(os.sep) else self.source
+
+    def text(self) -> str:
+        """The contents as text.
+
+        Raises:
+            ValueError: the file has changed, is not UTF-8, or this is not a file.
+        """
+        if self.records is not None:
+            raise ValueError("a text file or a string was expected, got records")
+        data = _read_bytes(self.source)
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.sha256:
+            raise ValueError(f"{self.source} has changed: sha256 {found}, expected {self.sha256}")
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.source} is not UTF-8 text: {error}") from None
+
+    def rows(self, columns: Sequence[str]) -> list[dict[str, str]]:
+        """The examples as dictionaries that have at least the named columns.
+
+        Raises:
+            ValueError: an empty file, a missing column (with the columns there are), a line that cannot be read.
+        """
+        if self.records is not None:
+            rows = [dict(record) for record in self.records]
+        elif self.source.lower().endswith((".jsonl", ".ndjson")):
+            rows = list(_jsonl_rows(self.text(), self.source))
+        else:
+            rows = _csv_rows(self.text(), self.source)
+        if not rows:
+            raise ValueError(f"{self.source} has no examples: it is empty")
+        for number, row in enumerate(rows, start=1):
+            for column in columns:
+                if row.get(column) is None:
+                    raise ValueError(_missing(column, number, row, self.source))
+        return rows
+
+
+def _read_bytes(source: str) -> bytes:
+    if source.startswith(_PREFIX):
+        name = source.removeprefix(_PREFIX)
+        if name not in EMBEDDED:
+            raise ValueError(f"unknown embedded data {name!r}: there are {', '.join(sorted(EMBEDDED))}")
+        return (resources.files("llm_problem") / "data" / EMBEDDED[name]).read_bytes()
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read the data file {source}: {error.strerror or error}") from None
+
+
+def _hash_records(records: tuple) -> str:
+    return hashlib.sha256(json.dumps([dict(r) for r in records], sort_keys=True).encode()).hexdigest()
+
+
+def _csv_rows(text: str, source: str) -> list[dict[str, str]]:
+    # Field values may hold line ends; the default field limit of 128 KiB is kept on purpose.
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if source.lower().endswith(".tsv") else ",")
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{source}, line {reader.line_num}: {error}") from None
+    for row in rows:
+        if None in row:
+            raise ValueError(f"{source}: a line has more fields than the header ({', '.join(reader.fieldnames or [])})")
+    return rows
+
+
+def _jsonl_rows(text: str, source: str) -> Iterable[dict[str, str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{source}, line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{source}, line {number}: a JSON object was expected, got {type(row).__name__}")
+        yield {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in row.items() if v is not None}
+
+
+def _missing(column: str, number: int, row: Mapping[str, str], source: str) -> str:
+    columns = [c for c in row if row[c] is not None]
+    near = difflib.get_close_matches(column, columns, n=1)
+    return (
+        f"{source}, example {number} has no column {column!r}; it has {', '.join(columns) or 'none'}"
+        + (f" (did you mean {near[0]!r}?)" if near else "")
+    )
