@@ -1,0 +1,35 @@
+"""Optimizers for `llm_problem`, and the loop that runs them.
+
+>>> from llm_problem_adapters import minimize
+>>> minimize(problem, "genetic-algorithm", budget=2000, seed=0)  # doctest: +SKIP
+
+Importing this imports none of Nevergrad, pymoo and pycma: each comes in when one of its optimizers is made.
+"""
+
+from llm_problem_adapters.base import BaseOptimizer, SearchSpace
+from llm_problem_adapters.cma_optimizer import CMAOptimizer
+from llm_problem_adapters.genetic_algorithm import GeneticAlgorithm
+from llm_problem_adapters.minimize import Progress, Result, minimize
+from llm_problem_adapters.nevergrad_optimizer import NevergradOptimizer
+from llm_problem_adapters.particle_swarm import ParticleSwarm
+from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
+from llm_problem_adapters.random_search import RandomSearch
+from llm_problem_adapters.registry import list_optimizers, make_optimizer
+from llm_problem_adapters.simulated_annealing import SimulatedAnnealing
+
+__all__ = [
+    "BaseOptimizer",
+    "CMAOptimizer",
+    "GeneticAlgorithm",
+    "NevergradOptimizer",
+    "ParticleSwarm",
+    "Progress",
+    "PymooOptimizer",
+    "RandomSearch",
+    "Result",
+    "SearchSpace",
+    "SimulatedAnnealing",
+    "list_optimizers",
+    "make_optimizer",
+    "minimize",
+]

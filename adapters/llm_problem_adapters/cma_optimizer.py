@@ -1,0 +1,134 @@
+"""CMA-ES (Hansen and Ostermeier, 2001) by pycma, full or diagonal, behind the ask/tell protocol.
+
+Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv:1604.00772); Ros and Hansen, "A Simple Modification in
+CMA-ES Achieving Linear Time and Space Complexity" (2008) for the diagonal form;
+https://github.com/CMA-ES/pycma
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import Any
+
+import numpy as np
+
+from llm_problem_adapters.base import BaseOptimizer
+
+# Stands for a loss that is not finite; pycma takes NaN for the median.
+WORST = 1e20
+
+# pycma holds C, its eigenbasis, C^(−1/2) and two more of that size while it updates (5.04 were counted at
+# d = 2,000), and LAPACK's eigensolver works on a copy with two more beside it.
+MATRICES = 8
+
+# What follows from `setup` and the name, or would print or write files.
+_RESERVED = {
+    "CMA_diagonal", "bounds", "randn", "seed", "signals_filename", "verb_append", "verb_disp",
+    "verb_disp_overwrite", "verb_filenameprefix", "verb_log", "verb_log_expensive", "verb_plot", "verb_time",
+    "verbose",
+}  # fmt: skip
+
+
+class CMAOptimizer(BaseOptimizer):
+    """pycma's CMA-ES from x0 with the problem's sigma; the distribution's mean is recommended.
+
+    Normals come from the optimizer's own generator, so numpy's global one is neither read nor seeded, and
+    every seed, 0 too, means itself. `batch_size` is the population size λ, at least 2; without it λ = 4 +
+    ⌊3 ln d⌋. `horizon` changes nothing. Where one of pycma's own conditions stops it, `stop_reason` names it.
+    The loss of x0 that `start_at_x0` brings is not told to pycma: x0 is the mean it starts from, and its
+    update ranks only draws.
+
+    Args:
+        diagonal: restrict C to its diagonal: time and memory linear in d, where a full C takes d² of both.
+        **options: of pycma (`cma.CMAOptions()` lists them), `popsize`, `tolfun` or `CMA_active` for instance.
+
+    Raises:
+        ImportError: pycma is not installed.
+        TypeError: an option that pycma does not have, or that is set here.
+        ValueError: from `setup`, a λ below 2.
+        MemoryError: from `setup`, a full C that this machine's memory cannot hold.
+    """
+
+    def __init__(self, *, diagonal: bool = False, **options: Any) -> None:
+        self.diagonal, self.options = bool(diagonal), options
+        self.name = "cma-diagonal" if diagonal else "cma"
+        known = set(_import_cma().CMAOptions.defaults()) - _RESERVED
+        for option in options:
+            if option not in known:
+                near = ", ".join(difflib.get_close_matches(option, known, n=5, cutoff=0.5)) or "none"
+                raise TypeError(f"{self.name} has no option {option!r}; near names: {near}")
+
+    def _setup(self) -> None:
+        cma = _import_cma()
+        if not self.diagonal:
+            check_memory(self.space.dimension)
+        popsize = self.options.get("popsize", self.batch_size)
+        if popsize is not None and popsize < 2:
+            raise ValueError(f"{self.name} needs a batch_size (its population) of at least 2, got {popsize}")
+        sigma = self.space.sigma
+        options: dict[str, Any] = {
+            "CMA_diagonal": self.diagonal,
+            "bounds": [_bound(self.space.lower), _bound(self.space.upper)],
+            "randn": lambda *shape: self.rng.standard_normal(shape),
+            "seed": np.nan,  # pycma's word for leaving numpy's global generator alone
+            "signals_filename": "",
+            "verb_disp": 0,
+            "verb_log": 0,
+            "verbose": -9,
+        }
+        if popsize is not None:
+            options["popsize"] = int(popsize)
+        if not (sigma == sigma[0]).all():
+            options["CMA_stds"] = sigma / sigma.max()
+        options.update(self.options)
+        self._strategy = cma.CMAEvolutionStrategy(self.space.x0, float(sigma.max()), options)
+        self._points: list[np.ndarray] = []
+
+    def _ask(self) -> np.ndarray:
+        self._points = self._strategy.ask()
+        return np.stack(self._points)  # (λ, d)
+
+    def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
+        self._strategy.tell(self._points, np.minimum(F, WORST).tolist())
+        stop = self._strategy.stop()
+        if stop:
+            self.stop_reason = f"{self.name}: " + ", ".join(f"{name}={value}" for name, value in stop.items())
+
+    def _recommend(self) -> np.ndarray:
+        return self.space.clip(self._strategy.result.xfavorite)
+
+
+def check_memory(dimension: int) -> None:
+    """Refuse a full covariance matrix that does not fit.
+
+    Raises:
+        MemoryError: says how much it takes and what there is.
+    """
+    needed, there = MATRICES * 8 * dimension**2, _memory()
+    if there is not None and needed > there:
+        raise MemoryError(
+            f"cma keeps full {dimension:,} × {dimension:,} covariance matrices and needs about "
+            f"{needed / 2**30:,.1f} GiB, but this machine has {there / 2**30:,.1f} GiB; "
+            'use "cma-diagonal", whose memory is linear in the dimension'
+        )
+
+
+def _memory() -> int | None:
+    """This machine's memory in bytes, or None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _bound(bound: np.ndarray) -> list[float] | None:
+    return bound.tolist() if np.isfinite(bound).any() else None
+
+
+def _import_cma() -> Any:
+    try:
+        import cma
+    except ImportError as error:
+        raise ImportError("pycma is needed for this: pip install cma") from error
+    return cma

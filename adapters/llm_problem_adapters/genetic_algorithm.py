@@ -1,0 +1,214 @@
+"""Genetic algorithm (Holland, 1975) over real vectors: P(t+1) = Select(Mutate(Crossover(P(t)))).
+
+Source: J. Holland, *Adaptation in Natural and Artificial Systems*; the operators' sources stand in
+`genetic_operators`. `GeneticAlgorithm.document` is our reading of the algorithm that an article on the
+gradient-free optimisation of language models describes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from llm_problem_adapters import genetic_operators as operators
+from llm_problem_adapters.base import BaseOptimizer
+
+CROSSOVERS = ("single-point", "multi-point", "uniform")
+
+
+class GeneticAlgorithm(BaseOptimizer):
+    """Generations of `population` individuals, each bred from the `selected` best of the one before.
+
+    Population and selection default to the document's, 50 and 10; `document` is the whole of its algorithm. Its
+    100 generations are no option here, because they follow from the budget: horizon = generations × population,
+    there 5,000; less than some 20 generations want a smaller population. x0 is a member of the first generation,
+    and an elite is one of each later generation; neither is evaluated again, so those generations ask for fewer
+    new points than `population`.
+
+    Args:
+        population: n, individuals in a generation, at least 2.
+        selected: k, parents of the next one, 1 ≤ k ≤ n.
+        crossover: "single-point", "multi-point" or "uniform".
+        cuts: cut points of the multi-point crossover, at least 1.
+        exchange_rate: probability in [0, 1] that uniform crossover exchanges a gene.
+        mutation: standard deviation of the Gaussian mutation at the start, not negative; in units of sigma,
+            or of x itself with `raw`; at 0 there is none to the end.
+        final_mutation: the same at the end of the horizon, reached geometrically; None keeps `mutation`.
+        mutation_probability: probability in [0, 1] that a gene is mutated.
+        elitism: best individuals carried over without another evaluation, 0 ≤ elitism < n.
+        initial: standard deviation of the first generation about its centre, not negative, in the units
+            of `mutation`.
+        raw: whether lengths are in units of x itself and the first generation's centre is `−theta0` (zero
+            where there is none); otherwise they are in units of sigma and the centre is x0.
+        theta0: (d,) the pretrained parameters where x = θ − θ0 is the raw full vector; only with `raw`.
+        answer: what is recommended, "best" point told or the best of the "last-generation" completed.
+
+    Raises:
+        ValueError: an option out of its range, or, from `setup`, a theta0 of another dimension.
+    """
+
+    name = "genetic-algorithm"
+
+    def __init__(
+        self,
+        *,
+        # Population and selection are the document's. On quadratics, Rastrigin and logistic losses (d = 8–256,
+        # 300–2,000 evaluations) uniform crossover came before cuts (genes are in no order), and a mutation that
+        # shrinks tenfold before each constant one from 0.1 to 0.5; where budgets are short, 20/4 before 50/10.
+        population: int = 50,
+        selected: int = 10,
+        crossover: str = "uniform",
+        cuts: int = 2,
+        exchange_rate: float = 0.5,
+        mutation: float = 0.5,
+        final_mutation: float | None = 0.05,
+        mutation_probability: float = 1.0,
+        elitism: int = 1,
+        initial: float = 1.0,
+        raw: bool = False,
+        theta0: Any = None,
+        answer: str = "best",
+    ) -> None:
+        self.population = _integer("population", population, 2)
+        self.selected = _integer("selected", selected, 1, self.population)
+        self.crossover = _choice("crossover", crossover, CROSSOVERS)
+        self.cuts = _integer("cuts", cuts, 1)
+        self.exchange_rate = _number("exchange_rate", exchange_rate, 0, 1)
+        self.mutation = _number("mutation", mutation, 0)
+        self.final_mutation = self.mutation if final_mutation is None else _number("final_mutation", final_mutation, 0)
+        self.mutation_probability = _number("mutation_probability", mutation_probability, 0, 1)
+        self.elitism = _integer("elitism", elitism, 0, self.population - 1)
+        self.initial = _number("initial", initial, 0)
+        self.raw = bool(raw)
+        self.theta0 = None if theta0 is None else np.asarray(theta0, dtype=np.float64)
+        self.answer = _choice("answer", answer, ("best", "last-generation"))
+        if theta0 is not None and not raw:
+            raise ValueError("theta0 is the raw full vector's, so it needs raw=True")
+
+    @classmethod
+    def document(
+        cls,
+        *,
+        population: int = 50,
+        selected: int = 10,
+        crossover: str = "single-point",
+        cuts: int = 2,
+        mutation_probability: float = 1.0,
+        theta0: Any = None,
+    ) -> Self:
+        """The algorithm as the article has it, configured and not yet set up.
+
+        On the raw full vector individuals are drawn from N(0, I) themselves (x = θ − θ0; give θ0 as
+        `theta0`), mutation is 0.01 raw, no elitism; on a subspace the same operators in the calibrated x (no
+        `theta0`). An individual is clipped to the bounds only where the space has them. The article describes
+        P(t+1) = Select(Mutate(Crossover(P(t)))) with θ_i ~ N(0, I), fitness = −loss, the top k selected,
+        single-point crossover and Gaussian mutation N(0, 0.01²), over 100 generations of 50, 10 selected.
+
+        This is our reading of that description, since its printed code cannot run and picks the result by
+        fitnesses of the generation before. The repairs:
+
+        1. Its individuals are state dicts, while its operators need vectors: here they are flat vectors x = θ
+           − θ0.
+        2. It computes fitnesses, replaces the population, and then takes the individual of the *new*
+           population where the *old* fitnesses are highest: here the recommended point is the best of the
+           last evaluated generation by its own loss.
+        3. Children are made from random pairs of different selected parents, two a pair, until the population
+           is full; where its size is odd the last pair gives one child only.
+        4. Its fitness is −loss and maximised: here losses are minimised, which is the same order.
+        """
+        return cls(
+            population=population,
+            selected=selected,
+            crossover=crossover,
+            cuts=cuts,
+            mutation=0.01,
+            final_mutation=0.01,
+            mutation_probability=mutation_probability,
+            elitism=0,
+            initial=1.0,
+            raw=True,
+            theta0=theta0,
+            answer="last-generation",
+        )
+
+    def _setup(self) -> None:
+        d = self.space.dimension
+        if self.theta0 is not None and self.theta0.shape != (d,):
+            raise ValueError(f"theta0 must have shape ({d},), got {self.theta0.shape}")
+        self._unit: float | np.ndarray = 1.0 if self.raw else self.space.sigma
+        self._parents: np.ndarray | None = None  # (selected, d), best first
+        self._carried: np.ndarray = np.empty((0, d))  # members of the coming generation that are evaluated already
+        self._carried_losses: np.ndarray = np.empty(0)
+        self._last_best, self._last_loss = self.space.x0, np.inf  # of the last generation
+
+    def _tell_x0(self, loss: float) -> None:
+        self._carried, self._carried_losses = self.space.x0[None, :], np.array([loss])
+
+    def _ask(self) -> np.ndarray:
+        n = self.population - len(self._carried)
+        X = self._first_generation(n) if self._parents is None else self._children(self._parents, n)  # (n, d)
+        return np.clip(X, self.space.lower, self.space.upper, out=X)
+
+    def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
+        losses = np.concatenate([self._carried_losses, F])  # (population,)
+        best = operators.top_k(losses, max(self.selected, self.elitism))  # Select
+        carried = len(self._carried)
+        rows = np.stack([self._carried[i] if i < carried else X[i - carried] for i in best])  # (len(best), d)
+        self._parents = rows[: self.selected]
+        self._carried, self._carried_losses = rows[: self.elitism], losses[best[: self.elitism]]
+        self._last_best, self._last_loss = rows[0], float(losses[best[0]])
+
+    def _recommend(self) -> np.ndarray:
+        if self.answer == "best" or not np.isfinite(self._last_loss):
+            return self.best_x
+        return self._last_best
+
+    def _first_generation(self, n: int) -> np.ndarray:
+        X: np.ndarray = self.rng.standard_normal((n, self.space.dimension))  # (n, d) ~ N(0, I)
+        X *= self.initial * self._unit
+        if not self.raw:
+            X += self.space.x0
+        elif self.theta0 is not None:
+            X -= self.theta0  # θ ~ N(0, I) is x = θ − θ0 ~ N(−θ0, I)
+        return X
+
+    def _children(self, parents: np.ndarray, n: int) -> np.ndarray:
+        pairs = operators.random_pairs(len(parents), (n + 1) // 2, self.rng)  # (⌈n/2⌉, 2)
+        if self.crossover == "uniform":
+            children = operators.uniform_crossover(parents, pairs, self.rng, rate=self.exchange_rate)
+        else:
+            cuts = 1 if self.crossover == "single-point" else self.cuts
+            children = operators.multi_point_crossover(parents, pairs, self.rng, cuts=cuts)
+        children = children[:n]  # (n, d): an odd n drops the last pair's second child
+        std = self._mutation_std() * self._unit
+        return operators.gaussian_mutation(children, std, self.rng, probability=self.mutation_probability, out=children)
+
+    def _mutation_std(self) -> float:
+        """The strength now, from `mutation` at no evaluation to `final_mutation` at the horizon."""
+        if self.mutation == 0:
+            return 0.0
+        progress = min(1.0, self.evaluations_told / self.horizon)
+        return self.mutation * (self.final_mutation / self.mutation) ** progress
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    return str(value)
+
+
+def _integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        expected = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be an integer {expected}, got {value!r}")
+    return int(value)
+
+
+def _number(name: str, value: Any, low: float, high: float = np.inf) -> float:
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not real or not low <= value <= high or not np.isfinite(value):
+        expected = f"of at least {low}" if high == np.inf else f"from {low} to {high}"
+        raise ValueError(f"{name} must be a finite number {expected}, got {value!r}")
+    return float(value)

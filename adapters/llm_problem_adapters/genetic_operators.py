@@ -1,0 +1,160 @@
+"""Genetic operators (Holland, 1975; De Jong, 1975; Syswerda, 1989; Schwefel, 1981): selection, crossover,
+mutation.
+
+Sources: J. Holland, *Adaptation in Natural and Artificial Systems* (single-point crossover); K. De Jong, *An
+    analysis
+of the behavior of a class of genetic adaptive systems* (several cut points); G. Syswerda, *Uniform crossover
+in genetic algorithms*, ICGA 1989; H.-P. Schwefel, *Numerical Optimization of Computer Models* (Gaussian
+mutation of real genes).
+
+Pure functions on arrays: every random number comes from the generator that is passed, and no input is changed
+but an `out` that was given. Rows are handled one at a time, so that beside the result only vectors of d
+elements are made: with d = 10⁶ and 50 rows one (n, d) array is 400 MB.
+
+Symbols: d genes, k parents, m pairs, n individuals. Losses are minimised.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def top_k(losses: np.ndarray, k: int) -> np.ndarray:
+    """The k lowest losses, best first; of equal ones the one that stands first.
+
+    Args:
+        losses: (n,), lower is better; +inf (and NaN) come last.
+        k: 1 ≤ k ≤ n.
+
+    Returns:
+        Indices (k,).
+
+    Raises:
+        ValueError: k out of its range.
+    """
+    losses = np.asarray(losses)
+    if not 1 <= k <= len(losses):
+        raise ValueError(f"k must be between 1 and the number of losses, {len(losses)}; got {k}")
+    return np.argsort(losses, kind="stable")[:k]
+
+
+def random_pairs(k: int, m: int, rng: np.random.Generator) -> np.ndarray:
+    """m pairs of two different ones of k parents, uniformly; with k = 1 the one parent is paired with itself.
+
+    Returns:
+        Indices (m, 2) in 0..k−1.
+    """
+    first = rng.integers(k, size=m)  # ~ U{0..k−1}
+    offset = rng.integers(1, k, size=m) if k > 1 else np.zeros(m, dtype=np.int64)  # ~ U{1..k−1}
+    return np.stack([first, (first + offset) % k], axis=1)  # (m, 2)
+
+
+def single_point_crossover(parents: np.ndarray, pairs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Two children a pair, exchanging all genes after one random cut.
+
+    The same as `multi_point_crossover` with one cut; see there.
+    """
+    return multi_point_crossover(parents, pairs, rng, cuts=1)
+
+
+def multi_point_crossover(parents: np.ndarray, pairs: np.ndarray, rng: np.random.Generator, *, cuts: int) -> np.ndarray:
+    """Two children a pair, exchanging every second one of the segments between random cuts.
+
+    Args:
+        parents: (k, d).
+        pairs: (m, 2) indices of parents.
+        rng: draws `cuts` different places a pair, uniformly among the d − 1 between two genes, so that no
+            segment is empty. Where there are fewer places, all are cut; a single gene is never cut, and
+            passes unchanged.
+        cuts: at least 1.
+
+    Returns:
+        Children (2m, d): rows 2i and 2i + 1 are the complementary children of pair i; the first begins with
+        genes of the pair's first parent.
+
+    Raises:
+        ValueError: fewer cuts than 1, or pairs of another shape.
+    """
+    if cuts < 1:
+        raise ValueError(f"cuts must be at least 1, got {cuts}")
+    children = _first_as_parents(parents, pairs)
+    d = parents.shape[1]
+    for i, (first, second) in enumerate(pairs):
+        places = 1 + rng.choice(d - 1, size=min(cuts, d - 1), replace=False) if d > 1 else np.zeros(0, dtype=int)
+        edges = [*np.sort(places), d]
+        for start, stop in zip(edges[0::2], edges[1::2], strict=False):  # every second segment, from the first cut
+            children[2 * i, start:stop] = parents[second, start:stop]
+            children[2 * i + 1, start:stop] = parents[first, start:stop]
+    return children
+
+
+def uniform_crossover(
+    parents: np.ndarray, pairs: np.ndarray, rng: np.random.Generator, *, rate: float = 0.5
+) -> np.ndarray:
+    """Two children a pair, exchanging each gene independently with probability `rate`.
+
+    Args:
+        parents: (k, d).
+        pairs: (m, 2) indices of parents.
+        rng: draws which genes are exchanged.
+        rate: in [0, 1]; 0.5 mixes most.
+
+    Returns:
+        Children (2m, d), ordered as those of `multi_point_crossover`.
+
+    Raises:
+        ValueError: rate out of its range, or pairs of another shape.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate must be in [0, 1], got {rate}")
+    children = _first_as_parents(parents, pairs)
+    for i, (first, second) in enumerate(pairs):
+        exchanged = rng.random(parents.shape[1]) < rate  # (d,) ~ Bernoulli(rate)
+        np.copyto(children[2 * i], parents[second], where=exchanged)
+        np.copyto(children[2 * i + 1], parents[first], where=exchanged)
+    return children
+
+
+def gaussian_mutation(
+    X: np.ndarray,
+    std: float | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    probability: float = 1.0,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Add N(0, std²) to each gene with the given probability.
+
+    Args:
+        X: (n, d), left unchanged unless it is `out`.
+        std: strength, in the units of X: a number or (d,), not negative.
+        rng: draws the noise and, below probability 1, which genes are mutated.
+        probability: in [0, 1], of each gene by itself.
+        out: (n, d) float64 to write to, X itself for a mutation in place; None makes a new array.
+
+    Returns:
+        (n, d) float64, `out` where it was given. Bounds are the caller's matter.
+
+    Raises:
+        ValueError: probability or std out of its range.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must be in [0, 1], got {probability}")
+    if not np.all(np.asarray(std) >= 0):
+        raise ValueError("std must not be negative")
+    mutated = np.empty(X.shape) if out is None else out
+    for row, target in zip(X, mutated, strict=True):
+        noise = rng.standard_normal(len(row))  # (d,) ~ N(0, I)
+        noise *= std
+        if probability < 1:
+            noise *= rng.random(len(row)) < probability  # (d,) ~ Bernoulli(probability)
+        np.add(row, noise, out=target)
+    return mutated
+
+
+def _first_as_parents(parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Children (2m, d) that are still copies of their parents: rows 2i and 2i + 1 of the two of pair i."""
+    pairs = np.asarray(pairs)
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"pairs must have shape (m, 2), got {pairs.shape}")
+    return parents[pairs.ravel()]

@@ -1,0 +1,262 @@
+"""Every optimizer of Nevergrad behind the ask/tell protocol.
+
+Rapin and Teytaud, "Nevergrad - A gradient-free optimization platform" (2018),
+https://github.com/facebookresearch/nevergrad
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from llm_problem_adapters.base import BaseOptimizer, SearchSpace
+
+# Stands for a loss that is not finite. Nevergrad clips from 5e20 on, with a warning, and takes −inf as the
+# best.
+WORST = 1e20
+
+# The same seed gave two runs (Nevergrad 1.0.12, each of the 509 that ran here, 45 evaluations). A part of theirs is
+# a pycma seeded from the clock, or a thread that draws from numpy's global generator while nothing is asked.
+NOT_REPEATABLE = frozenset(
+    {
+        *(
+            "Carola8",
+            "Carola9",
+            "Carola10",
+            "Carola13",
+            "CmaFmin2",
+            "DS14",
+            "DS2",
+            "DS4",
+            "DS5",
+            "DS6",
+            "DS8",
+            "DS9",
+        ),
+        *("MetaModelDSproba", "MetaModelFmin2"),
+    }
+)
+
+# A suggestion's loss puts their pairs of points out of step, and all their points are NaN from there on.
+NO_SUGGESTIONS = ("MicroSPSA", "SPSA", "TinySPSA")
+
+# Not marked as sequential, but a part of theirs refuses to be built for more than one worker.
+SEQUENTIAL = ("DS9", "MetaModelDSproba")
+
+# The arguments that Nevergrad's own call gives every optimizer; they follow from `setup`.
+_RESERVED = ("self", "parametrization", "budget", "num_workers", "config")
+
+
+class NevergradOptimizer(BaseOptimizer):
+    """An optimizer of `nevergrad.optimizers.registry`, started at x0 with the problem's sigma and bounds.
+
+    `horizon` is Nevergrad's `budget` (many of its algorithms plan with it) and `batch_size` its
+    `num_workers`; an algorithm that Nevergrad marks as sequential is asked for one point at a time, whatever
+    the batch size. With `start_at_x0`, x0 is *suggested*, so it is the first point of the first batch and its
+    loss reaches the algorithm; the algorithms that take no suggestion (Nevergrad says which) only remember it
+    as a point seen, and for SPSA, which breaks on it, x0 is evaluated apart. Without `start_at_x0` many of
+    them begin there all the same.
+
+    Nevergrad lets some algorithms draw from numpy's global generator. They are given a global generator of
+    their own, seeded like the rest, while they run, so a run repeats and the caller's generator is left
+    alone; `NOT_REPEATABLE` has the exceptions.
+
+    Nevergrad's CMA takes a smaller step of its own where there are bounds on every side (0.3 sigma, or 0.15 from 18
+    dimensions on).
+
+    Args:
+        algorithm: a name in Nevergrad's registry, "TwoPointsDE" for instance.
+        **options: constructor arguments of that algorithm's family (`popsize=20` for "DE"), over its
+            registered settings.
+
+    Raises:
+        ImportError: Nevergrad is not installed.
+        TypeError: an option the algorithm's family does not have.
+        ValueError: a name that is not in the registry.
+    """
+
+    def __init__(self, algorithm: str, **options: Any) -> None:
+        self.algorithm, self.options = algorithm, options
+        self.name = f"nevergrad:{algorithm}"
+        _factory(algorithm, options)
+
+    def _setup(self) -> None:
+        self._global_bits = np.random.MT19937(np.random.SeedSequence([self.seed, 1]))
+        with self._own_global_generator():
+            parametrization = make_parametrization(self.space)
+            parametrization.random_state.seed(self.seed % 2**32)  # RandomState takes 32 bits
+            self._optimizer = self._build(parametrization)
+        self._workers = 1 if self._optimizer.no_parallelization else self._optimizer.num_workers
+        if self.start_at_x0 and self.algorithm not in NO_SUGGESTIONS:
+            self._optimizer.suggest(self.space.x0.copy())
+            self._x0_pending = False  # it comes with the first batch
+        self._candidates: list[Any] = []
+
+    def _build(self, parametrization: Any) -> Any:
+        factory = _factory(self.algorithm, self.options)
+        sequential = factory.no_parallelization or self.algorithm in SEQUENTIAL
+        workers = 1 if sequential else self.batch_size or 1
+        return factory(parametrization, budget=self.horizon, num_workers=workers)
+
+    def _ask(self) -> np.ndarray:
+        if not self._candidates:
+            with self._own_global_generator():
+                self._candidates = self._next_candidates()
+        X = np.stack([candidate.value for candidate in self._candidates])  # (k, d)
+        return self.space.clip(X)
+
+    def _next_candidates(self) -> list[Any]:
+        # Never beyond the horizon within one batch: Nevergrad's own loop does not, and one-shot designs have
+        # exactly that many points.
+        count = max(1, min(self._workers, self.horizon - self._optimizer.num_ask))
+        return [self._optimizer.ask() for _ in range(count)]
+
+    def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
+        import nevergrad as ng
+
+        with self._own_global_generator():
+            for candidate, loss in zip(self._candidates, F, strict=True):
+                # Raised for the suggested x0 by an algorithm that takes no suggestions; by then x0 is in
+                # Nevergrad's archive, which is all that can be had.
+                with contextlib.suppress(ng.errors.TellNotAskedNotSupportedError):
+                    self._optimizer.tell(candidate, float(min(loss, WORST)))
+            self._candidates = []
+            if self._optimizer.recast:
+                self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Ask early where the algorithm runs in a thread of its own.
+
+        Only asking tells whether it goes on: Nevergrad would hand out random points from its end on, and here
+            the
+        run stops. Waiting for its next point also means that the thread runs while the generators are
+        swapped.
+        """
+        import nevergrad as ng
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ng.errors.FinishedUnderlyingOptimizerWarning)
+            try:
+                self._candidates = self._next_candidates()
+            except ng.errors.FinishedUnderlyingOptimizerWarning:
+                self.stop_reason = f"{self.name} has converged, or spent its horizon of {self.horizon}"
+
+    def _recommend(self) -> np.ndarray:
+        if not self._optimizer.num_tell:
+            return self.best_x
+        with self._own_global_generator():
+            return self.space.clip(np.asarray(self._optimizer.recommend().value, dtype=np.float64))
+
+    @contextlib.contextmanager
+    def _own_global_generator(self) -> Iterator[None]:
+        """Swap numpy's global generator for this run's own, and silence the warnings that mean nothing."""
+        import nevergrad as ng
+
+        outside, state = np.random.get_bit_generator(), np.random.get_state(legacy=False)
+        np.random.set_bit_generator(self._global_bits)
+        try:
+            with warnings.catch_warnings():
+                # Advice on budget and num_workers, which are the caller's choice here.
+                warnings.simplefilter("ignore", ng.errors.InefficientSettingsWarning)
+                # pycma remembers a suggested x0 that it did not draw itself, and wonders about it ever after.
+                warnings.filterwarnings("ignore", message="orphanated injected solution")
+                # Nevergrad asks scipy for a tolerance of 0, and scipy's COBYLA takes its smallest instead.
+                warnings.filterwarnings("ignore", message="COBYLA: Invalid RHOEND")
+                yield
+        finally:
+            np.random.set_bit_generator(outside)
+            if state["has_gauss"]:  # the second half of a pair of normals, which the swap drops
+                np.random.set_state(state)
+
+
+def make_parametrization(space: SearchSpace) -> Any:
+    """A Nevergrad `Array` around x0 whose mutations have the space's sigma, inside its bounds.
+
+    Setting bounds would replace sigma by a uniform draw over the box; `full_range_sampling=False`, after
+    `set_mutation`, keeps it.
+    """
+    import nevergrad as ng
+
+    sigma = float(space.sigma[0]) if (space.sigma == space.sigma[0]).all() else space.sigma.copy()
+    array = ng.p.Array(init=space.x0.copy()).set_mutation(sigma=sigma)
+    if space.bounded:
+        array.set_bounds(space.lower, space.upper, full_range_sampling=False)
+    elif np.isfinite(space.lower).any() or np.isfinite(space.upper).any():
+        # Bouncing, the default, needs both ends to be finite.
+        array.set_bounds(space.lower, space.upper, method="clipping", full_range_sampling=False)
+    return array
+
+
+def nevergrad_names() -> list[str]:
+    """The names of Nevergrad's registry, sorted.
+
+    Raises:
+        ImportError: Nevergrad is not installed.
+    """
+    return sorted(_registry())
+
+
+def _registry() -> Any:
+    if "nevergrad" not in sys.modules:
+        _import_nevergrad()
+    import nevergrad as ng
+
+    return ng.optimizers.registry
+
+
+def _import_nevergrad() -> None:
+    """Import Nevergrad with a fixed global generator: some of its variants draw their settings on import."""
+    outside = np.random.get_state()
+    np.random.seed(0)
+    try:
+        # What it prints must not get between the lines of a program that writes its results to stdout.
+        with contextlib.redirect_stdout(sys.stderr):
+            importlib.import_module("nevergrad")
+    except ImportError as error:
+        raise ImportError('Nevergrad is needed for this: pip install nevergrad "numpy<2.3"') from error
+    finally:
+        np.random.set_state(outside)
+
+
+def _factory(algorithm: str, options: dict[str, Any]) -> Any:
+    """What `registry` has under that name, configured anew where options are given.
+
+    Raises:
+        ImportError, TypeError, ValueError: see `NevergradOptimizer`.
+    """
+    registry = _registry()
+    if algorithm not in registry:
+        near = difflib.get_close_matches(algorithm, registry, n=5, cutoff=0.5)
+        raise ValueError(f"Nevergrad has no optimizer {algorithm!r}; near names: {', '.join(near) or 'none'}")
+    entry = registry[algorithm]
+    if not options:
+        return entry
+    configured = not inspect.isclass(entry)
+    family = type(entry) if configured else entry
+    known = [name for name in inspect.signature(family.__init__).parameters if name not in _RESERVED]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        listed = ", ".join(known) or "none"
+        raise TypeError(f"nevergrad:{algorithm} has no option {unknown[0]!r}; it has {listed}")
+    if not configured:
+        return _WithOptions(entry, options)
+    return family(**{**entry.config(), **options})
+
+
+class _WithOptions:
+    """An optimizer class of Nevergrad's with keyword arguments fixed, called like the class."""
+
+    def __init__(self, optimizer_class: Any, options: dict[str, Any]) -> None:
+        self._class, self._options = optimizer_class, options
+        self.no_parallelization = optimizer_class.no_parallelization
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._class(*args, **kwargs, **self._options)

@@ -1,0 +1,124 @@
+"""The optimizers by name: the project's own, pycma, and all of Nevergrad and pymoo."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import importlib.util
+import inspect
+from typing import Any
+
+from llm_problem_adapters.base import BaseOptimizer
+
+# Name → module and class (and the classmethod that configures it) in this package; imported when used.
+OWN: dict[str, tuple[str, str]] = {
+    "genetic-algorithm": ("genetic_algorithm", "GeneticAlgorithm"),
+    "genetic-algorithm-document": ("genetic_algorithm", "GeneticAlgorithm.document"),
+    "particle-swarm": ("particle_swarm", "ParticleSwarm"),
+    "random-search": ("random_search", "RandomSearch"),
+    "simulated-annealing": ("simulated_annealing", "SimulatedAnnealing"),
+}
+
+
+def list_optimizers(pattern: str = "*") -> list[str]:
+    """The names `make_optimizer` takes that match a shell pattern ("nevergrad:*DE"), own ones first.
+
+    Those of a library that is not installed are left out. Listing Nevergrad's imports Nevergrad.
+    """
+    names = list(OWN)
+    if _installed("cma"):
+        names += ["cma", "cma-diagonal"]
+    if _installed("pymoo"):
+        from llm_problem_adapters.pymoo_optimizer import ALGORITHMS
+
+        names += sorted(f"pymoo:{name}" for name in ALGORITHMS)
+    if _installed("nevergrad") and _may_match(pattern, "nevergrad:"):
+        from llm_problem_adapters.nevergrad_optimizer import nevergrad_names
+
+        names += [f"nevergrad:{name}" for name in nevergrad_names()]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def make_optimizer(
+    name: str,
+    *,
+    dimension: int,
+    x0: Any,
+    bounds: Any,
+    sigma: Any,
+    horizon: int,
+    batch_size: int | None = None,
+    seed: int = 0,
+    start_at_x0: bool = True,
+    **options: Any,
+) -> BaseOptimizer:
+    """An optimizer by name, set up and ready to be asked.
+
+    Args:
+        name: see `list_optimizers`.
+        dimension, x0, bounds, sigma, horizon, batch_size, seed, start_at_x0: see `BaseOptimizer.setup`.
+        **options: of that optimizer.
+
+    Raises:
+        ImportError: the library it comes from is not installed; the message is the pip line.
+        TypeError: that optimizer has no such option.
+        ValueError: no such name, or an argument out of its range.
+    """
+    return configure(name, **options).setup(
+        dimension=dimension,
+        x0=x0,
+        bounds=bounds,
+        sigma=sigma,
+        horizon=horizon,
+        batch_size=batch_size,
+        seed=seed,
+        start_at_x0=start_at_x0,
+    )
+
+
+def configure(name: str, **options: Any) -> BaseOptimizer:
+    """An optimizer by name with its options, not yet set up; raises what `make_optimizer` does."""
+    library, _, algorithm = name.partition(":")
+    if library == "nevergrad" and algorithm:
+        from llm_problem_adapters.nevergrad_optimizer import NevergradOptimizer
+
+        return NevergradOptimizer(algorithm, **options)
+    if library == "pymoo" and algorithm:
+        from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
+
+        return PymooOptimizer(algorithm, **options)
+    if name in ("cma", "cma-diagonal"):
+        from llm_problem_adapters.cma_optimizer import CMAOptimizer
+
+        return CMAOptimizer(diagonal=name == "cma-diagonal", **options)
+    if name not in OWN:
+        parts = {known: known.rpartition(":")[2].lower() for known in list_optimizers()}
+        wanted = name.rpartition(":")[2].lower()
+        close = difflib.get_close_matches(wanted, set(parts.values()), n=4, cutoff=0.6)
+        near = ", ".join(known for known, part in parts.items() if part in close) or "none"
+        raise ValueError(f"there is no optimizer {name!r}; near names: {near}; list_optimizers() has all")
+    return _own(name, options)
+
+
+def _own(name: str, options: dict[str, Any]) -> BaseOptimizer:
+    module, path = OWN[name]
+    factory: Any = importlib.import_module(f"{__package__}.{module}")
+    for attribute in path.split("."):
+        factory = getattr(factory, attribute)
+    known = list(inspect.signature(factory).parameters)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=3) or known
+            raise TypeError(f"{name} has no option {option!r}; it has {', '.join(near) or 'none'}")
+    return factory(**options)
+
+
+def _installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
+
+
+def _may_match(pattern: str, prefix: str) -> bool:
+    """Whether a name that begins with `prefix` could match, so that "pymoo:*" need not import Nevergrad."""
+    literal = pattern[: min((pattern.find(c) for c in "*?[" if c in pattern), default=len(pattern))]
+    return literal.startswith(prefix) or prefix.startswith(literal)

@@ -1,0 +1,114 @@
+"""The names of the optimizers, and what is said about names and options there are not."""
+
+import subprocess
+import sys
+
+import pytest
+
+from llm_problem_adapters import list_optimizers, make_optimizer
+from llm_problem_adapters.registry import OWN
+
+SETTINGS = dict(dimension=3, x0=0.0, bounds=(-5, 5), sigma=1.0, horizon=40)
+
+
+def test_names():
+    names = list_optimizers()
+    assert len(names) == len(set(names)) > 500
+    assert names[: len(OWN)] == list(OWN)
+    assert {"cma", "cma-diagonal", "pymoo:CMAES", "nevergrad:NGOpt", "genetic-algorithm-document"} <= set(names)
+
+
+def test_pattern():
+    assert list_optimizers("pymoo:*ES") == ["pymoo:BIPOPCMAES", "pymoo:CMAES", "pymoo:ES", "pymoo:ISRES", "pymoo:SRES"]
+    assert "nevergrad:TwoPointsDE" in list_optimizers("nevergrad:*PointsDE")
+    assert list_optimizers("nothing*") == []
+
+
+@pytest.mark.parametrize("name", [*OWN, "cma", "cma-diagonal", "pymoo:DE", "nevergrad:OnePlusOne"])
+def test_made_by_name(name):
+    optimizer = make_optimizer(name, **SETTINGS, seed=3)
+    assert optimizer.ask(1).shape == (1, 3)
+    assert optimizer.stop_reason is None
+    assert optimizer.recommend().shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("genetic-algoritm", "genetic-algorithm"),
+        ("TwoPointsDE", "nevergrad:TwoPointsDE"),
+        ("nevergrad:TwoPointDE", "TwoPointsDE"),
+        ("pymoo:NelderMaed", "NelderMead"),
+        ("simulated-anealing", "simulated-annealing"),
+        ("cmaes", "pymoo:CMAES"),
+    ],
+)
+def test_unknown_names_get_the_nearest(name, near):
+    with pytest.raises(ValueError, match=f"near names: .*{near}"):
+        make_optimizer(name, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "near"),
+    [
+        ("genetic-algorithm", "populations", "population"),
+        ("random-search", "population", "none"),
+        ("cma", "popsiez", "popsize"),
+        ("cma", "seed_", "none"),
+        ("cma-diagonal", "verbose", "none"),
+        ("pymoo:GA", "popsize", "pop_size"),
+        ("pymoo:CMAES", "tolfum", "tolfun"),
+        ("nevergrad:DE", "pop", "popsize"),
+        ("nevergrad:OnePlusOne", "mutatoin", "mutation"),
+    ],
+)
+def test_unknown_options_are_refused(name, option, near):
+    with pytest.raises(TypeError, match=f"no option '{option}'.*{near}"):
+        make_optimizer(name, **SETTINGS, **{option: 3})
+
+
+def test_options_arrive():
+    assert make_optimizer("genetic-algorithm", **SETTINGS, population=6, selected=2).population == 6
+    assert len(make_optimizer("cma", **SETTINGS, start_at_x0=False, popsize=9).ask(100)) == 9
+    assert len(make_optimizer("pymoo:DE", **SETTINGS, pop_size=11).ask(100)) == 11
+    assert make_optimizer("nevergrad:DE", **SETTINGS, popsize=13)._optimizer.llambda == 13
+
+
+def test_import_is_light():
+    """Importing the package brings in none of the libraries that it can run."""
+    code = (
+        "import sys, llm_problem_adapters; "
+        "print([m for m in ('nevergrad', 'pymoo', 'cma', 'pandas', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "line"),
+    [
+        ("nevergrad", "nevergrad:DE", "pip install nevergrad"),
+        ("pymoo", "pymoo:DE", "pip install pymoo"),
+        ("cma", "cma", "pip install cma"),
+    ],
+)
+def test_missing_library_says_how_to_install_it(library, name, line, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    if library == "nevergrad":
+        # As on a machine without it: nothing of it has been imported yet.
+        monkeypatch.delitem(sys.modules, library)
+        monkeypatch.setattr(sys, "meta_path", [_Missing(library), *sys.meta_path])
+    with pytest.raises(ImportError, match=line):
+        make_optimizer(name, **SETTINGS)
+
+
+class _Missing:
+    """A finder for which one library is not installed."""
+
+    def __init__(self, library: str) -> None:
+        self.library = library
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self.library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
