@@ -1,7 +1,7 @@
 """Your own examples, from a CSV file by column name, on a model of your choice.
 
-    python examples/own_data.py                            # a small file made on the spot, a bundled model
-    python examples/own_data.py reviews.csv smollm2-135m   # columns text and label (negative, positive)
+python examples/own_data.py                            # a small file made on the spot, a bundled model
+python examples/own_data.py reviews.csv smollm2-135m   # columns text and label (negative, positive)
 """
 
 import csv

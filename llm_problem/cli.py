@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `llm-problem list | head`
         sys.stderr.close()
         return 0
+    except (RuntimeError, OSError) as error:  # no network for a first fetch, a folder that cannot be written
+        print(f"llm-problem: {error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="run optimizers on a named problem")
     command.add_argument("id")
     command.add_argument(
-        "--optimizer", nargs="+", action="extend", required=True, metavar="NAME", help="one or more, see list --optimizers"
+        "--optimizer",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="NAME",
+        help="see list --optimizers",
     )
     command.add_argument("--budget", type=int, required=True, metavar="N", help="evaluations for each optimizer")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of the optimizers (default 0)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -79,7 +81,7 @@ class Problem:
         self._batches: dict[str, TokenBatch] = {}
         self._fingerprint: str | None = None
         self._closed = False
-        search = self._batch("search")
+        search = self.batch("search")
         self._evaluator, self._why = choose_evaluator(loaded, self._subspace, search, spec.evaluator)
         if spec.minibatch is not None and spec.minibatch > search.examples:
             raise ValueError(f"minibatch {spec.minibatch} is more than the {search.examples} search examples")
@@ -204,7 +206,7 @@ class Problem:
         array = self._points(np.asarray(x, dtype=np.float64)[None, ...])[0]
         if self.objectives != ("loss",):
             raise RuntimeError(f"the objective {', '.join(self.objectives)} has no gradient here; 'loss' has")
-        batch = self._batch("search")
+        batch = self.batch("search")
         point = torch.tensor(array, requires_grad=True)
         loss = self._spec.task.loss(self._evaluator.differentiable_log_probs(point, batch), batch)
         (gradient,) = torch.autograd.grad(loss, point)
@@ -212,15 +214,12 @@ class Problem:
 
     def metrics(self, x: Any, split: str = "test") -> dict[str, float]:
         """Every metric of the task at x (d,) on a split; "test" is meant to be read once, at the end."""
-        X = self._points(np.asarray(x, dtype=np.float64)[None, ...])
-        batch = self._batch(require_split(split))
-        if not np.isfinite(X).all():
-            raise ValueError("x must be finite")
+        X, batch = self._one(x), self.batch(split)
         return self._spec.task.scores(self._evaluator.log_probs(X, batch)[0], batch)
 
     def card(self) -> dict[str, Any]:
         """What this problem is, for people and for files: plain JSON values."""
-        spec, search = self._spec, self._batch("search")
+        spec, search = self._spec, self.batch("search")
         return {
             "id": self.name,
             "model": spec.model,
@@ -257,6 +256,27 @@ class Problem:
 
         return PymooProblem(self._with_objectives(objectives))
 
+    def save_adapter(self, x: Any, directory: str | os.PathLike[str]) -> None:
+        """Write x (d,) as a PEFT adapter into a new directory: `peft.PeftModel.from_pretrained` loads it.
+
+        Raises:
+            ValueError: x of another shape or not finite, or a subspace whose changes are not low rank.
+            FileExistsError: the directory exists.
+        """
+        from llm_problem.export import save_adapter
+
+        deltas = self.subspace.deltas(torch.from_numpy(self._one(x)))
+        task_type = "CAUSAL_LM" if self._loaded.kind == "causal" else "FEATURE_EXTRACTION"
+        base = str(self._loaded.source or self._spec.model)
+        save_adapter(deltas, directory, base=base, task_type=task_type, card=self._export_card(x))
+
+    def save_model(self, x: Any, directory: str | os.PathLike[str]) -> None:
+        """Write the whole model at x (d,) into a new directory: plain transformers loads it; errors as above."""
+        from llm_problem.export import save_model
+
+        changed = self._evaluator.changed(self._one(x))
+        save_model(self.model, self.tokenizer, changed, directory, card=self._export_card(x))
+
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
@@ -285,19 +305,36 @@ class Problem:
             raise RuntimeError("this problem is closed")
         return self
 
+    def _one(self, x: Any) -> np.ndarray:
+        """x (d,) as a finite (1, d)."""
+        X = self._points(np.asarray(x, dtype=np.float64)[None, ...])
+        if not np.isfinite(X).all():
+            raise ValueError("x must be finite")
+        return X
+
+    def _export_card(self, x: Any) -> str:
+        losses = ", ".join(f"{name} {value:.6f}" for name, value in self.metrics(x, "search").items())
+        return (
+            f"# {self.name}\n\n"
+            f"Found by gradient-free search with llm-problem; base model: `{self._spec.model}`.\n\n"
+            f"- search split: {losses}\n- problem fingerprint: `{self.fingerprint}`\n\n"
+            f"```json\n{self._spec.to_json()}\n```\n"
+        )
+
     def _points(self, X: Any) -> np.ndarray:
         array = np.asarray(X, dtype=np.float64)
         if array.ndim != 2 or array.shape[1] != self.dimension:
             raise ValueError(f"X must have shape (n, {self.dimension}), got {array.shape}")
         return array
 
-    def _batch(self, split: str) -> TokenBatch:
-        if split not in self._open()._batches:
+    def batch(self, split: str) -> TokenBatch:
+        """The tokenised examples of a split, as evaluators read them."""
+        if require_split(split) not in self._open()._batches:
             self._batches[split] = self._spec.task.batch(self._loaded, split, self._spec.seed)
         return self._batches[split]
 
     def _sample(self, sample: int | None) -> TokenBatch:
-        batch = self._batch("search")
+        batch = self.batch("search")
         if sample is None:
             return batch
         size = self._spec.minibatch
@@ -322,8 +359,6 @@ class Problem:
     def _with_objectives(self, objectives: Sequence[str] | None) -> Problem:
         if objectives is None or tuple(objectives) == self.objectives:
             return self
-        import dataclasses
-
         problem = Problem.__new__(Problem)
         problem.__dict__.update(self._open().__dict__)
         problem._spec = dataclasses.replace(self._spec, objectives=tuple(objectives), id=None)
@@ -335,8 +370,6 @@ _STREAM = 0xBA7C  # keeps the minibatches apart from other draws with the same s
 
 
 def _with_model(spec: ProblemSpec, name: str) -> ProblemSpec:
-    import dataclasses
-
     return dataclasses.replace(spec, model=name)
 
 

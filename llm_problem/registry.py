@@ -49,6 +49,8 @@ def get_spec(id: str, instance: int = 0) -> ProblemSpec:
     Raises:
         ValueError: an unknown id (with the nearest ones), an instance that is no non-negative integer.
     """
+    if not isinstance(id, str):
+        raise TypeError(f"a problem's id must be a string, got {type(id).__name__}; a spec goes to Problem.from_spec")
     name, at, number = id.partition("@")
     if at:
         if not number.isdecimal() or instance:

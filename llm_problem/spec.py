@@ -57,15 +57,22 @@ class ProblemSpec:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed!r}")
+        if isinstance(self.objectives, str):
+            raise TypeError(f"objectives must be a tuple of names, got the string {self.objectives!r}")
+        object.__setattr__(self, "objectives", tuple(self.objectives))
         if not self.objectives:
             raise ValueError("at least one objective is needed")
         for objective in self.objectives:
             if objective not in self.task.objectives:
-                raise ValueError(
-                    f"unknown objective {objective!r}: this task offers {', '.join(self.task.objectives)}"
-                )
-        if self.minibatch is not None and self.minibatch < 1:
-            raise ValueError(f"minibatch must be at least 1 example, got {self.minibatch!r}")
+                raise ValueError(f"unknown objective {objective!r}: this task offers {', '.join(self.task.objectives)}")
+        if self.minibatch is not None and (
+            isinstance(self.minibatch, bool) or not isinstance(self.minibatch, int) or self.minibatch < 1
+        ):
+            raise ValueError(f"minibatch must be an integer of at least 1 example, or None, got {self.minibatch!r}")
+        if not 0 < self.bound < float("inf"):
+            raise ValueError(f"bound must be positive and finite, got {self.bound!r}")
+        if not abs(self.penalty) < float("inf"):
+            raise ValueError(f"penalty must be finite, got {self.penalty!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -87,17 +94,20 @@ class ProblemSpec:
         """From what `to_dict` gave.
 
         Raises:
-            ValueError: another format, an unknown key, an unknown task or subspace.
+            ValueError: another format, an unknown or missing key, an unknown task or subspace.
         """
+        if not isinstance(values, dict):
+            raise ValueError(f"a problem description must be a JSON object, got {type(values).__name__}")
         values = dict(values)
-        if values.pop("format", None) != FORMAT:
-            raise ValueError(f"this is no problem description of format {FORMAT}")
+        if (found := values.pop("format", None)) != FORMAT:
+            raise ValueError(f"a problem description of format {FORMAT} was expected, got format {found!r}")
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
             raise ValueError(f"unknown keys in the problem description: {', '.join(sorted(unknown))}")
+        if missing := {"model", "task", "subspace"} - set(values):
+            raise ValueError(f"missing keys in the problem description: {', '.join(sorted(missing))}")
         values["task"] = _build(TASKS, "task", values["task"])
         values["subspace"] = _build(SUBSPACES, "subspace", values["subspace"])
-        values["objectives"] = tuple(values["objectives"])
         return cls(**values)
 
     @classmethod
@@ -128,14 +138,19 @@ def _plain(value: Any) -> Any:
 
 
 def _build(registry: dict[str, Any], what: str, values: dict[str, Any]) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"the {what} of a problem description must be a JSON object, got {type(values).__name__}")
     values = dict(values)
     kind = values.pop("kind", None)
     if kind not in registry:
         raise ValueError(f"unknown {what} {kind!r}: there are {', '.join(sorted(registry))}")
     cls = registry[kind]
-    known = {f.name for f in dataclasses.fields(cls)}
-    if unknown := set(values) - known:
+    fields = dataclasses.fields(cls)
+    if unknown := set(values) - {f.name for f in fields}:
         raise ValueError(f"unknown keys of {what} {kind!r}: {', '.join(sorted(unknown))}")
+    required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+    if missing := required - set(values):
+        raise ValueError(f"missing keys of {what} {kind!r}: {', '.join(sorted(missing))}")
     return cls(**{name: _frozen(value) for name, value in values.items()})
 
 

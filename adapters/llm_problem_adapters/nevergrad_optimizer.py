@@ -4,6 +4,8 @@ Rapin and Teytaud, "Nevergrad - A gradient-free optimization platform" (2018),
 https://github.com/facebookresearch/nevergrad
 """
 
+# ruff: noqa: NPY002 (numpy's legacy generator is what Nevergrad draws from)
+
 from __future__ import annotations
 
 import contextlib
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 
@@ -45,8 +48,14 @@ NOT_REPEATABLE = frozenset(
     }
 )
 
-# A suggestion's loss puts their pairs of points out of step, and all their points are NaN from there on.
-NO_SUGGESTIONS = ("MicroSPSA", "SPSA", "TinySPSA")
+# A suggested x0 spoils these. SPSA: its pairs of points get out of step, and every later point is NaN. TBPSA: the step
+# it guesses for a suggestion is the distance from its centre, which is 0 for x0, and it never moves again.
+NO_SUGGESTIONS = frozenset(
+    {
+        *("MicroSPSA", "SPSA", "TinySPSA"),
+        *("ChainNaiveTBPSACMAPowell", "ChainNaiveTBPSAPowell", "NaiveTBPSA", "TBPSA"),
+    }
+)
 
 # Not marked as sequential, but a part of theirs refuses to be built for more than one worker.
 SEQUENTIAL = ("DS9", "MetaModelDSproba")
@@ -62,8 +71,8 @@ class NevergradOptimizer(BaseOptimizer):
     `num_workers`; an algorithm that Nevergrad marks as sequential is asked for one point at a time, whatever
     the batch size. With `start_at_x0`, x0 is *suggested*, so it is the first point of the first batch and its
     loss reaches the algorithm; the algorithms that take no suggestion (Nevergrad says which) only remember it
-    as a point seen, and for SPSA, which breaks on it, x0 is evaluated apart. Without `start_at_x0` many of
-    them begin there all the same.
+    as a point seen, and for those of `NO_SUGGESTIONS` x0 is evaluated apart. Without `start_at_x0` many begin
+    there all the same.
 
     Nevergrad lets some algorithms draw from numpy's global generator. They are given a global generator of
     their own, seeded like the rest, while they run, so a run repeats and the caller's generator is left
@@ -160,8 +169,8 @@ class NevergradOptimizer(BaseOptimizer):
         """Swap numpy's global generator for this run's own, and silence the warnings that mean nothing."""
         import nevergrad as ng
 
-        outside, state = np.random.get_bit_generator(), np.random.get_state(legacy=False)
-        np.random.set_bit_generator(self._global_bits)
+        outside, state = get_bit_generator(), np.random.get_state(legacy=False)
+        set_bit_generator(self._global_bits)
         try:
             with warnings.catch_warnings():
                 # Advice on budget and num_workers, which are the caller's choice here.
@@ -172,7 +181,7 @@ class NevergradOptimizer(BaseOptimizer):
                 warnings.filterwarnings("ignore", message="COBYLA: Invalid RHOEND")
                 yield
         finally:
-            np.random.set_bit_generator(outside)
+            set_bit_generator(outside)
             if state["has_gauss"]:  # the second half of a pair of normals, which the swap drops
                 np.random.set_state(state)
 

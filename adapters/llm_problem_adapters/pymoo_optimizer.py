@@ -96,8 +96,7 @@ class PymooOptimizer(BaseOptimizer):
         known = _known_options(_load(algorithm))
         unknown = sorted(set(options) - known)
         if unknown:
-            near = difflib.get_close_matches(unknown[0], known, n=3)
-            listed = ", ".join(near or sorted(known))
+            listed = ", ".join(difflib.get_close_matches(unknown[0], known, n=3) or sorted(known))
             raise TypeError(f"{self.name} has no option {unknown[0]!r}; it has {listed}")
 
     def _setup(self) -> None:

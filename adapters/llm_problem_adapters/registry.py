@@ -57,7 +57,14 @@ def make_optimizer(
 
     Args:
         name: see `list_optimizers`.
-        dimension, x0, bounds, sigma, horizon, batch_size, seed, start_at_x0: see `BaseOptimizer.setup`.
+        dimension: d.
+        x0: start, a number or (d,).
+        bounds: (lower, upper), each a number or (d,), or None.
+        sigma: standard deviation of a typical step, a number or (d,).
+        horizon: evaluations the optimizer plans for.
+        batch_size: points proposed before any is told, for algorithms without generations of their own.
+        seed: a non-negative integer.
+        start_at_x0: whether x0 is evaluation one.
         **options: of that optimizer.
 
     Raises:

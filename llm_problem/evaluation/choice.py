@@ -11,7 +11,8 @@ from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
 EVALUATORS = ("auto", "serial", "replay")
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, between the two on what is tried; a wrong mask is off by far more
+# Nats, between the two on what is tried; a wrong mask is off by far more. A pair keeps its own dtype.
+TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 0.1, "bfloat16": 0.1}
 
 
 def choose_evaluator(
@@ -44,8 +45,8 @@ def _require_agreement(replay: ReplayEvaluator, serial: SerialEvaluator, batch: 
     length = np.zeros(batch.examples)
     np.add.at(length, batch.example, [batch.sequences[s].size for s in batch.sequence])
     tried = batch.take(np.sort(np.argsort(length, kind="stable")[:2]))
-    x = np.zeros((1, serial.subspace.dimension))
-    expected, found = serial.log_probs(x, tried), replay.log_probs(x, tried)
+    x = np.zeros((2, serial.subspace.dimension))  # twice: the first fills the memory, the second is answered from it
+    expected, found = serial.log_probs(x[:1], tried).repeat(2, axis=0), replay.log_probs(x, tried)
     both = np.isfinite(expected) & np.isfinite(found)
     error = float(np.max(np.abs(expected - found)[both], initial=0.0))
     tolerance = TOLERANCE[str(replay.model.model.dtype).removeprefix("torch.")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def packed_attention(
         scaled_dot_product_attention(
             query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=causal, scale=scaling, enable_gqa=grouped
         )
-        for a, b in zip(packed_bounds[:-1], packed_bounds[1:], strict=True)
+        for a, b in pairwise(packed_bounds)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 

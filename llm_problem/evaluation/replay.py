@@ -8,6 +8,7 @@ its own here, only the path of its layers (`models.families`) and the way it cou
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -64,9 +65,15 @@ class ReplayEvaluator(SerialEvaluator):
         self._stack = model.model.get_submodule(family.layers)
         self._first = first_moved_layer(family.layers, len(self._stack), subspace.parameters)
         self._offset = position_offset(model)
-        kept = f"layers 0 to {self._first - 1} of {len(self._stack)} are computed once" if self._first else "all are run"
+        # Newer causal models compute the logits of chosen positions only.
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.model.forward).parameters
+        kept = (
+            f"layers 0 to {self._first - 1} of {len(self._stack)} are computed once" if self._first else "all are run"
+        )
         self.description = f"stock layers on packed sequences, {kept}"
         self._rows: WeakKeyDictionary[TokenBatch, list[Row]] = WeakKeyDictionary()
+        self._fixed = [p for name, p in model.model.named_parameters() if name not in self._parameters]
+        self._seen = self._versions()
 
     def _read(self, batch: TokenBatch, changed: Any = None) -> torch.Tensor:
         if changed is not None:
@@ -74,13 +81,19 @@ class ReplayEvaluator(SerialEvaluator):
         values = torch.empty(batch.entries, dtype=torch.float64)
         with attention_packed(self.model.model):
             for row in self._rows_of(batch):
-                logits = self._run(row).double()  # (p, V)
-                # Only the places' normalisers and the tokens' logits are needed, not V log-probabilities each.
-                normaliser = torch.logsumexp(logits, dim=-1)  # (p,)
-                values[row.entry] = (logits[row.row_of_entry, row.token] - normaliser[row.row_of_entry]).cpu()
+                logits = self._run(row)  # (p, V)
+                read = logits[row.row_of_entry, row.token].double()  # (e,)
+                values[row.entry] = (read - _log_normaliser(logits)[row.row_of_entry]).cpu()
         return values
 
+    def _versions(self) -> list[tuple[int, int]]:
+        """What differs after somebody else has written to the weights that x does not move."""
+        return [(p.data_ptr(), p._version) for p in self._fixed]
+
     def _rows_of(self, batch: TokenBatch) -> list[Row]:
+        if (versions := self._versions()) != self._seen:
+            self._rows.clear()
+            self._seen = versions
         if batch not in self._rows:
             self._rows[batch] = [self._pack(batch, chosen) for chosen in _cut(batch, TOKENS_PER_ROW)]
         return self._rows[batch]
@@ -138,6 +151,8 @@ def require_replayable(model: LoadedModel) -> None:
         raise NotReplayableError("it attends through a sliding window")
     if getattr(config, "attn_logit_softcapping", None):
         raise NotReplayableError("it caps its attention logits")
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
+        raise NotReplayableError("its rotary frequencies depend on the longest sequence in a row")
     if getattr(config, "position_embedding_type", "absolute") not in (None, "absolute", "rotary"):
         raise NotReplayableError("it has relative positions")
 
@@ -161,6 +176,16 @@ def position_offset(model: LoadedModel) -> int:
     """The position of a sequence's first token as the model counts it."""
     config = model.model.config
     return config.pad_token_id + 1 if config.model_type == "roberta" else 0
+
+
+def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
+    """log Σ exp(logits) (p,) float64 of logits (p, V).
+
+    The largest is subtracted and the sum taken in float64, so that single precision is lost nowhere that counts.
+    """
+    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
+    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
+    return largest[:, 0].double() + total.log()
 
 
 def _cut(batch: TokenBatch, tokens: int) -> Iterator[range]:

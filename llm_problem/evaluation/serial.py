@@ -28,8 +28,6 @@ class SerialEvaluator:
         self.model, self.subspace = model, subspace
         parameters = dict(model.model.named_parameters())
         self._parameters = {name: parameters[name] for name in subspace.parameters}
-        # Newer causal models compute the logits of chosen positions only; the values are the stock ones.
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.model.forward).parameters
         self._takes_cache = "use_cache" in inspect.signature(model.model.forward).parameters
 
     def log_probs(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
@@ -44,7 +42,7 @@ class SerialEvaluator:
         """
         values = np.empty((len(X), batch.entries))
         for i in range(len(X)):
-            with torch.inference_mode(), self._changed(X[i : i + 1]):
+            with torch.inference_mode(), self.changed(X[i : i + 1]):
                 values[i] = self._read(batch).cpu().numpy()
         return values
 
@@ -55,8 +53,8 @@ class SerialEvaluator:
             return self._read(batch, changed)
 
     @contextmanager
-    def _changed(self, X: np.ndarray) -> Iterator[None]:
-        """The model with the weights of the one candidate X (1, d); the untouched tensors come back whatever happens."""
+    def changed(self, X: np.ndarray) -> Iterator[None]:
+        """The model with the weights of the one candidate X (1, d); its own tensors come back whatever happens."""
         with self.model.lock:
             untouched = {name: parameter.data for name, parameter in self._parameters.items()}
             try:
@@ -96,11 +94,10 @@ class SerialEvaluator:
     ) -> torch.Tensor:
         """Logits (p, V) at the positions `keep` of one sequence ids (1, t)."""
         options: dict[str, object] = {"use_cache": False} if self._takes_cache else {}
-        if self._keeps_logits:
-            options["logits_to_keep"] = keep
+        # All positions, even where the model could compute some only: the last bits depend on how many there are.
         if changed is None:
             logits = self.model.model(input_ids=ids, **options).logits
         else:
             options["input_ids"] = ids
             logits = torch.func.functional_call(self.model.model, dict(changed), (), options).logits
-        return logits[0] if self._keeps_logits else logits[0, keep]
+        return logits[0, keep]

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from llm_problem.models.cache import say
+from llm_problem.models.families import family_of
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.models.smollm2 import smollm2_folder
 
@@ -53,6 +54,11 @@ class LoadedModel:
         if config.model_type in ("roberta", "xlm-roberta", "camembert"):
             limit -= self.tokenizer.pad_token_id + 1  # their positions start after the padding index
         return int(min(limit, getattr(self.tokenizer, "model_max_length", limit) or limit))
+
+    @property
+    def layers(self) -> int:
+        """How many layers the model has."""
+        return len(self.model.get_submodule(family_of(self.model).layers))
 
     @property
     def identity(self) -> str:
@@ -124,7 +130,7 @@ def _resolve(model: str) -> tuple[str, Path | None, tuple]:
         folder = named[model]()
         return model, folder, ()
     path = Path(model).expanduser()
-    if path.is_dir():
+    if model and path.is_dir():
         path = path.resolve()
         files = _weights_of(path)
         return str(path), path, tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
@@ -151,24 +157,35 @@ def _weights_of(folder: Path) -> list[Path]:
             + (f" (only {', '.join(others[:4])}, which is not read: such files can run code)" if others else "")
             + ". Load it where you trust it and save it again with model.save_pretrained(...)"
         )
+    # Without these files transformers gives an empty tokenizer instead of an error.
+    if not any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "vocab*", "*.model", "tekken.json")):
+        raise ValueError(f"{folder} has no tokenizer: save it there with tokenizer.save_pretrained(...)")
     return files
 
 
 def _load(name: str, folder: Path | None, dtype: str, device: str) -> LoadedModel:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
     if folder is None:
         say(f"loading {name} from the Hugging Face hub's cache, or from the hub where it is not cached yet")
     where = str(folder) if folder else name
     with quiet_transformers():
-        config = AutoConfig.from_pretrained(where)
-        kind = _kind(config)
-        auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
         try:
-            model = auto.from_pretrained(where, config=config, dtype=DTYPES[dtype], use_safetensors=True)
-        except OSError as error:
+            config = AutoConfig.from_pretrained(where)
+            kind = _kind(config)
+            auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
+            model, report = auto.from_pretrained(
+                where, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(where)
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"cannot load {where!r} from safetensors: {error}") from error
-        tokenizer = AutoTokenizer.from_pretrained(where)
+    if missing := sorted(report["missing_keys"]):  # transformers makes them up, other ones in every process
+        raise ValueError(
+            f"{where} lacks {len(missing)} of the weights of a {type(model).__name__}: {', '.join(missing[:4])}"
+            + (" …" if len(missing) > 4 else "")
+        )
     model.to(device)
     return LoadedModel(name, _freeze(model), tokenizer, kind, source=folder)
 
@@ -195,7 +212,9 @@ def _freeze(model: Any) -> Any:
 
 def _kind(config: Any, model: Any = None) -> str:
     if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"encoder-decoder models ({config.model_type}) are not supported yet: use a causal or masked one")
+        raise ValueError(
+            f"encoder-decoder models ({config.model_type}) are not supported yet: use a causal or masked one"
+        )
     names = [type(model).__name__] if model is not None else list(getattr(config, "architectures", None) or [])
     if any(name.endswith(("ForMaskedLM", "ForPreTraining")) and "GPT" not in name for name in names):
         return "masked"
@@ -203,10 +222,10 @@ def _kind(config: Any, model: Any = None) -> str:
         return "causal"
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    if type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False):
-        if type(config) not in AutoModelForCausalLM._model_mapping or config.model_type in ("bert", "roberta"):
-            return "masked"
-    if type(config) in AutoModelForCausalLM._model_mapping:
+    causal, masked = (type(config) in auto._model_mapping for auto in (AutoModelForCausalLM, AutoModelForMaskedLM))
+    if masked and not getattr(config, "is_decoder", False) and (not causal or config.model_type in ("bert", "roberta")):
+        return "masked"
+    if causal:
         return "causal"
     raise ValueError(f"a model with a language-modelling head is needed, got {config.model_type} {names or ''}")
 

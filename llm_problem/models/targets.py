@@ -30,6 +30,8 @@ class Target:
     shape: tuple[int, int]
     transposed: bool = False
     rows: np.ndarray | None = None
+    stored_rows: int = 0
+    """Output features of the whole stored tensor."""
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
         """W (out, in) from the stored tensor; a view where no rows are picked."""
@@ -123,9 +125,8 @@ def _target(name: str, path: str, module: nn.Module, rows: np.ndarray | None) ->
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
     out_features, in_features = reversed(weight.shape) if transposed else weight.shape
-    return Target(
-        name, f"{path}.weight", (int(len(rows) if rows is not None else out_features), int(in_features)), transposed, rows
-    )
+    shape = (int(len(rows) if rows is not None else out_features), int(in_features))
+    return Target(name, f"{path}.weight", shape, transposed, rows, stored_rows=int(out_features))
 
 
 def _matching(pattern: str, available: dict[str, Target]) -> list[Target]:

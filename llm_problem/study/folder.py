@@ -1,10 +1,10 @@
 """A run folder: what was run, every evaluation, the result, the points and a picture.
 
-    config.json          the problem's description, the optimizers, budget, seeds, versions
-    history.csv          one row an evaluation, written while the run goes on
-    result.json          the summary, once the run has ended
-    points.safetensors   recommended and best points, `<optimizer>/x` and `<optimizer>/best_x`
-    convergence.png      best loss against evaluations
+config.json          the problem's description, the optimizers, budget, seeds, versions
+history.csv          one row an evaluation, written while the run goes on
+result.json          the summary, once the run has ended
+points.safetensors   recommended and best points, `<optimizer>/x` and `<optimizer>/best_x`
+convergence.png      best loss against evaluations
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RunFolder:
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists already and is not overwritten: choose another --out")
         self.path.mkdir(parents=True)
-        self._file: IO[str] = open(self.path / "history.csv", "w", newline="", encoding="utf-8")
+        self._file: IO[str] = (self.path / "history.csv").open("w", newline="", encoding="utf-8")
         self._history = csv.writer(self._file, lineterminator="\n")
         self._history.writerow(HISTORY)
 

@@ -15,7 +15,11 @@ STYLES = ("-", "--", "-.", ":")
 
 
 def convergence_png(
-    histories: Mapping[str, Sequence[float] | np.ndarray], *, baseline: float, title: str, ylabel: str = "best search loss"
+    histories: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    baseline: float,
+    title: str,
+    ylabel: str = "best search loss",
 ) -> bytes:
     """Best loss so far against evaluations, one line an optimizer, the pretrained model as a dotted level.
 
@@ -31,7 +35,8 @@ def convergence_png(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
+    height = max(4.8, 1.0 + 0.2 * len(histories))  # inches; a long legend needs them
+    figure = Figure(figsize=(8.0, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: nothing global, no window
     axes = figure.add_subplot()
     axes.axhline(baseline, color="0.45", lw=1.2, ls=(0, (1, 2)), label=f"pretrained ({baseline:.3f})")

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from llm_problem.study.console import table_console
 from llm_problem.study.runner import Outcome
 
 
@@ -20,17 +21,22 @@ def print_card(card: Mapping[str, Any], console: Console | None = None) -> None:
     for name, value in card.items():
         shown = value if isinstance(value, str) else json.dumps(value)
         table.add_row(name.replace("_", " "), _plain(repr(shown)[1:-1] if "\n" in shown else shown))
-    (console or Console()).print(table)
+    (console or table_console()).print(table)
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     """The table of a run: the pretrained model first, then the optimizers by their best loss."""
-    console = console or Console(width=None)
+    console = console or table_console()
     examples = outcome.pretrained["test"].get("examples")
     title = f"{outcome.problem}" + (f" (held out: {examples:.0f} examples)" if examples else "")
     table = Table(title=title, title_justify="left")
     table.add_column("optimizer", no_wrap=True)
-    for column in ("best search loss", *(f"held-out {name}" for name in outcome.metric_names), "evaluations", "seconds"):
+    for column in (
+        "best search loss",
+        *(f"held-out {name}" for name in outcome.metric_names),
+        "evaluations",
+        "seconds",
+    ):
         table.add_column(column, justify="right")
     test = outcome.pretrained["test"]
     table.add_row(
@@ -38,7 +44,7 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     )
     for row in sorted(outcome.rows, key=lambda row: row.get("best_loss", float("inf"))):
         if "error" in row:
-            table.add_row(row["optimizer"], _plain(f"failed: {row['error']}"))
+            table.add_row(row["optimizer"], "failed")
             continue
         table.add_row(
             row["optimizer"],
@@ -48,6 +54,9 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
             f"{row['seconds']:.1f}",
         )
     console.print(table)
+    for row in outcome.rows:  # what went wrong needs a whole line
+        if "error" in row:
+            console.print(f"{row['optimizer']} failed: {row['error']}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.picture}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"all of it: {outcome.folder}", markup=False, highlight=False, soft_wrap=True)
 

@@ -194,9 +194,9 @@ def _version(name: str) -> str | None:
 
 def _new_folder(id: str) -> Path:
     stem = re.sub(r"[^\w.@-]+", "_", id)
-    path = Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    first = path = Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 2
     while path.exists():
-        path = path.with_name(f"{path.name.partition('_run')[0]}_run{number}")
+        path = first.with_name(f"{first.name}_run{number}")
         number += 1
     return path

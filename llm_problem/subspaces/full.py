@@ -15,7 +15,7 @@ import torch
 from llm_problem.models.loading import LoadedModel
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.deltas import Delta, DenseDelta
-from llm_problem.subspaces.scale import RELATIVE_STEP
+from llm_problem.subspaces.scale import FULL_STEP
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class BoundFullVector(BoundSubspace):
         self.dimension = sum(self.sizes)
         square = sum(float(parameter.detach().double().square().sum()) for _, parameter in named)
         rms = (square / self.dimension) ** 0.5
-        self.scale = config.scale or FULL_VECTOR_SHARE * RELATIVE_STEP * rms
+        self.scale = config.scale or FULL_STEP * rms
         self._pretrained = [parameter for _, parameter in named]
         self.like = named[0][1].detach()
 
@@ -62,5 +62,3 @@ class BoundFullVector(BoundSubspace):
     def basis(self) -> Iterable[torch.Tensor]:
         yield torch.tensor([self.scale], dtype=torch.float64)
 
-
-FULL_VECTOR_SHARE = 0.1

@@ -62,7 +62,7 @@ class BoundRandomSubspace(BoundSubspace):
         weights = [target.read(state[target.parameter]).detach() for target in targets]
         length = sum(float(w.double().square().sum()) for w in weights) ** 0.5  # ‖θ‖ of all that is moved
         # Columns of length c give E‖P x‖² = d c² at x ~ N(0, I), and the weights move together, not each on its own.
-        column = config.scale or relative_step(len(targets)) * length / config.dimension**0.5
+        column = config.scale or relative_step(len(targets), model.layers) * length / config.dimension**0.5
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, _STREAM])))
         sizes = [int(np.prod(target.shape)) for target in targets]
         self.projections = [torch.empty((self.dimension, *target.shape), dtype=torch.float32) for target in targets]

@@ -1,17 +1,20 @@
 """How large a step one unit of x is, where a subspace is not told.
 
-The rule: at x ~ N(0, I) the change of all moved weights together is a set share of the weights it changes, in root
-mean square (Frobenius) norm, and the share of each weight shrinks with the number k of weights moved as 1/√k.
+A simple rule: at x ~ N(0, I) each moved weight W changes by ‖ΔW‖ = c √(L / k) ‖W‖ in root mean square (Frobenius)
+norm, where k weights are moved together in a model of L layers. 1/√k, because independent changes add up in squares;
+√L, because one layer of a deep model is a smaller part of what the head reads. On SmolLM2-135M (30 layers; LoRA-XS and
+random subspaces on the query and value projections of the last 1 to 4 layers) a unit then moves the predictions by
+about 0.1 to 0.4 nats of KL divergence to the pretrained model.
 """
 
 from __future__ import annotations
 
 import math
 
-RELATIVE_STEP = 2.0
-"""‖ΔW‖ / ‖W‖ at x ~ N(0, I) where one weight is moved."""
+LOW_RANK_STEP = 0.4  # c, for changes of chosen weights
+FULL_STEP = 0.05  # root mean square change of a parameter over that of the parameters, where all of them move
 
 
-def relative_step(moved: int) -> float:
-    """The share ‖ΔW‖/‖W‖ of each weight where `moved` weights are moved together."""
-    return RELATIVE_STEP / math.sqrt(moved)
+def relative_step(moved: int, layers: int) -> float:
+    """‖ΔW‖/‖W‖ of each weight where `moved` weights are moved together in a model of `layers` layers."""
+    return LOW_RANK_STEP * math.sqrt(layers / moved)

@@ -41,18 +41,30 @@ def _bad_good(search_size: int) -> Task:
     return sentiment(search_size, "{text} It was{label}.", (" bad", " good"))
 
 
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
 def _problems() -> dict[str, tuple[str, partial[Task], Subspace]]:
     """id → model, task (made when asked for, since it reads its data), subspace."""
     return {
         "tiny-gpt2-prose-lora-xs-d32-v1": ("tiny-gpt2", partial(prose, 16), LoRAXS(4, layers=1)),
-        "tiny-gpt2-prose-lora-xs-d512-v1": ("tiny-gpt2", partial(prose, 16), LoRAXS(8, layers=4)),
+        "tiny-gpt2-prose-lora-xs-d512-v1": ("tiny-gpt2", partial(prose, 16), LoRAXS(8, 2, _ATTENTION)),
         "tiny-gpt2-prose-random-d64-v1": ("tiny-gpt2", partial(prose, 16), RandomSubspace(64, layers=2)),
-        "tiny-gpt2-prose-full-d1-v1": ("tiny-gpt2", partial(prose, 16), FullVector()),
-        "tiny-gpt2-sentiment-lora-xs-d128-v1": ("tiny-gpt2", partial(sentiment, 32), LoRAXS(4, layers=4)),
+        "tiny-gpt2-prose-full-d334464-v1": ("tiny-gpt2", partial(prose, 16), FullVector()),
+        "tiny-gpt2-sentiment-lora-xs-d128-v1": (
+            "tiny-gpt2",
+            partial(sentiment, 16),
+            LoRAXS(4, layers=2, modules=_ATTENTION),
+        ),
         "tiny-bert-prose-lora-xs-d32-v1": ("tiny-bert", partial(prose, 32), LoRAXS(4, layers=1)),
         "tiny-bert-prose-random-d32-v1": ("tiny-bert", partial(prose, 32), RandomSubspace(32, layers=1)),
-        "tiny-bert-sentiment-lora-xs-d128-v1": ("tiny-bert", partial(_bad_good, 32), LoRAXS(4, layers=4)),
-        "smollm2-135m-sentiment-lora-xs-d32-v1": ("smollm2-135m", partial(sentiment, 24), LoRAXS(4, layers=1)),
+        "tiny-bert-sentiment-lora-xs-d128-v1": (
+            "tiny-bert",
+            partial(_bad_good, 16),
+            LoRAXS(4, layers=2, modules=_ATTENTION),
+        ),
+        "smollm2-135m-sentiment-lora-xs-d32-v1": ("smollm2-135m", partial(sentiment, 32), LoRAXS(4, layers=1)),
+        "smollm2-135m-sentiment-lora-xs-d128-v1": ("smollm2-135m", partial(sentiment, 64), LoRAXS(8, layers=1)),
         "smollm2-135m-sentiment-lora-xs-d256-v1": ("smollm2-135m", partial(sentiment, 32), LoRAXS(8, layers=2)),
         "smollm2-135m-sentiment-random-d64-v1": ("smollm2-135m", partial(sentiment, 32), RandomSubspace(64, layers=2)),
         "smollm2-135m-prose-lora-xs-d64-v1": ("smollm2-135m", partial(prose, 16, 64), LoRAXS(4, layers=2)),

@@ -46,13 +46,15 @@ class Task(ABC):
         """What a card says of the task: data, prompt, labels, sizes."""
 
 
-def check_sizes(task: Any) -> None:
-    """Each of `search_size`, `dev_size`, `test_size` is None or at least 1.
+def check_sizes(task: Any, *others: str) -> None:
+    """Make `search_size`, `dev_size`, `test_size` and the fields named in `others` None or an int of at least 1.
 
     Raises:
-        ValueError: one is not.
+        ValueError: one is neither.
     """
-    for name in ("search_size", "dev_size", "test_size"):
+    for name in ("search_size", "dev_size", "test_size", *others):
         size = getattr(task, name)
         if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
-            raise ValueError(f"{name} must be an integer of at least 1, or None for all, got {size!r}")
+            raise ValueError(f"{name} must be an integer of at least 1, or None, got {size!r}")
+        # A numpy integer would not survive JSON.
+        object.__setattr__(task, name, None if size is None else int(size))

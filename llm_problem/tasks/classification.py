@@ -62,9 +62,16 @@ class Classification(Task):
 
     def __post_init__(self) -> None:
         Template(self.prompt)
-        check_sizes(self)
-        pairs = self.labels.items() if isinstance(self.labels, Mapping) else self.labels
+        check_sizes(self, "max_length")
+        for name in ("data", "dev", "test"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Data.of(getattr(self, name)))
+        pairs = tuple(self.labels.items() if isinstance(self.labels, Mapping) else self.labels)
+        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+            raise ValueError(f"labels must map each class to the words that stand for it, got {self.labels!r}")
         labels = tuple((str(name), str(words)) for name, words in pairs)
+        if len(dict(labels)) != len(labels):
+            raise ValueError(f"labels names a class twice: {', '.join(name for name, _ in labels)}")
         if len(labels) < 2:
             raise ValueError(f"at least two classes are needed, labels has {len(labels)}")
         if any(not words.strip() for _, words in labels):
@@ -100,9 +107,6 @@ class Classification(Task):
     @classmethod
     def from_records(cls, records: Iterable[Record], **options: Any) -> Classification:
         """From dictionaries in memory, such as [{"text": …, "label": …}, …]; options as for `from_csv`."""
-        for name in ("dev", "test"):
-            if options.get(name) is not None:
-                options[name] = Data.of(options[name])
         task = cls(Data.of(records), **options)
         task.examples("search")
         return task
@@ -178,10 +182,9 @@ class Classification(Task):
         scores = np.zeros((batch.examples, len(self._labels)))
         np.add.at(scores, (batch.example, batch.answer), log_probs)
         loss = float(self.loss(torch.from_numpy(log_probs), batch))
-        if np.isfinite(scores).all():
-            accuracy = float(np.mean(scores.argmax(axis=1) == batch.label))
-        else:  # a prediction from NaN is no prediction
-            accuracy = float("nan")
+        # A prediction from NaN is no prediction.
+        right = float(np.mean(scores.argmax(axis=1) == batch.label))
+        accuracy = right if np.isfinite(scores).all() else float("nan")
         return {"loss": loss, "accuracy": accuracy, "error": 1.0 - accuracy, "examples": float(batch.examples)}
 
     def summary(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 EMBEDDED = {"sentiment": "sentiment.csv", "prose": "prose.txt"}
 _PREFIX = "embedded:"
@@ -50,7 +51,7 @@ class Data:
             if not source.startswith(_PREFIX):
                 source = str(Path(source).expanduser().absolute())
             return cls(source, hashlib.sha256(_read_bytes(source)).hexdigest())
-        records = tuple(tuple((str(k), str(v)) for k, v in record.items()) for record in where)
+        records = tuple(_plain_record(record) for record in where)
         if not records:
             raise ValueError("no records were given: at least one example is needed")
         return cls(_INLINE, _hash_records(records), records)
@@ -110,6 +111,12 @@ def _read_bytes(source: str) -> bytes:
         raise ValueError(f"cannot read the data file {source}: {error.strerror or error}") from None
 
 
+def _plain_record(record: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(record, Mapping):
+        raise TypeError(f"a record must be a mapping of column name to value, got {type(record).__name__}")
+    return tuple((str(name), str(value)) for name, value in record.items() if value is not None)
+
+
 def _hash_records(records: tuple) -> str:
     return hashlib.sha256(json.dumps([dict(r) for r in records], sort_keys=True).encode()).hexdigest()
 
@@ -143,7 +150,6 @@ def _jsonl_rows(text: str, source: str) -> Iterable[dict[str, str]]:
 def _missing(column: str, number: int, row: Mapping[str, str], source: str) -> str:
     columns = [c for c in row if row[c] is not None]
     near = difflib.get_close_matches(column, columns, n=1)
-    return (
-        f"{source}, example {number} has no column {column!r}; it has {', '.join(columns) or 'none'}"
-        + (f" (did you mean {near[0]!r}?)" if near else "")
+    return f"{source}, example {number} has no column {column!r}; it has {', '.join(columns) or 'none'}" + (
+        f" (did you mean {near[0]!r}?)" if near else ""
     )

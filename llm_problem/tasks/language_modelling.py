@@ -48,8 +48,12 @@ class LanguageModelling(Task):
 
     def __post_init__(self) -> None:
         check_sizes(self)
+        object.__setattr__(self, "data", Data.of(self.data))
+        if self.data.records is not None and (len(self.data.records) != 1 or "text" not in dict(self.data.records[0])):
+            raise ValueError("language modelling reads one text: a file, or a single record with the column 'text'")
         if isinstance(self.window, bool) or not isinstance(self.window, (int, np.integer)) or self.window < 2:
             raise ValueError(f"window must be an integer of at least 2 tokens, got {self.window!r}")
+        object.__setattr__(self, "window", int(self.window))
         shares = tuple(float(share) for share in self.shares)
         if len(shares) != 3 or any(share <= 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"shares must be three positive numbers that sum to 1, got {self.shares!r}")

@@ -18,6 +18,8 @@ class Template:
     template: str
 
     def __post_init__(self) -> None:
+        if not isinstance(self.template, str):
+            raise TypeError(f"the prompt must be a string, got {type(self.template).__name__}")
         if self.template.count(TEXT) != 1:
             raise ValueError(f"the prompt must contain {TEXT} exactly once, got {self.template!r}")
         if self.template.count(LABEL) > 1:
@@ -31,4 +33,3 @@ class Template:
         """(what stands before the label, what stands after it)."""
         before, _, after = self.template.partition(LABEL)
         return before.replace(TEXT, text, 1), after.replace(TEXT, text, 1)
-

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from llm_problem.tasks.batch import BatchBuilder
 from llm_problem.tasks.template import Template
-from llm_problem.tasks.tokens import cut_text, encode_bare, encode_open
+from llm_problem.tasks.tokens import affixes, cut_text, encode_bare, encode_open
+
+T = TypeVar("T")
 
 
 def causal_example(
@@ -39,20 +42,34 @@ def _fit_causal(
     tokenizer: Any, template: Template, text: str, words: list[str], limit: int
 ) -> tuple[list[int], list[list[int]]]:
     """(prompt tokens, tokens of each label), the text cut so that the longest fits into `limit` tokens."""
-    before, _ = template.render(text)
-    prompt, answers = _encode_causal(tokenizer, before, words)
-    excess = len(prompt) + max(map(len, answers)) - limit
+
+    def write(shown: str) -> tuple[list[int], list[list[int]]]:
+        return _encode_causal(tokenizer, template.render(shown)[0], words)
+
+    def length(written: tuple[list[int], list[list[int]]]) -> int:
+        prompt, answers = written
+        return len(prompt) + max(map(len, answers))
+
+    return _fit(tokenizer, template, text, limit, write, length)
+
+
+def _fit(
+    tokenizer: Any, template: Template, text: str, limit: int, write: Callable[[str], T], length: Callable[[T], int]
+) -> T:
+    """What `write` makes of the longest beginning of the text whose `length` is at most `limit` tokens."""
+    written = write(text)
+    excess = length(written) - limit
     keep = len(encode_bare(tokenizer, text)) if excess > 0 else 0
     while excess > 0:
         if keep == 0:
             raise ValueError(
-                f"the prompt is too long: {template.template!r} with its label alone is "
-                f"{len(prompt) + max(map(len, answers))} tokens, the limit is {limit}"
+                f"the prompt is too long: {template.template!r} with its label alone is {length(written)} tokens, "
+                f"the limit is {limit}"
             )
         keep = max(keep - excess, 0)
-        prompt, answers = _encode_causal(tokenizer, template.render(cut_text(tokenizer, text, keep))[0], words)
-        excess = len(prompt) + max(map(len, answers)) - limit
-    return prompt, answers
+        written = write(cut_text(tokenizer, text, keep))
+        excess = length(written) - limit
+    return written
 
 
 def _encode_causal(tokenizer: Any, prompt: str, words: list[str]) -> tuple[list[int], list[list[int]]]:
@@ -65,7 +82,7 @@ def _encode_causal(tokenizer: Any, prompt: str, words: list[str]) -> tuple[list[
 
 
 def _continuation(tokenizer: Any, prompt: str, ids: list[int], label: str) -> list[int]:
-    """The label's tokens as they come after the prompt."""
+    """The tokens of `label` as they come after `prompt`, whose tokens are `ids`."""
     whole = encode_open(tokenizer, prompt + label)
     if whole[: len(ids)] == ids and len(whole) > len(ids):
         return whole[len(ids) :]
@@ -77,46 +94,49 @@ def masked_example(
     builder: BatchBuilder, tokenizer: Any, template: Template, text: str, words: list[str], limit: int
 ) -> None:
     """Sequences with mask tokens in the label's place; classes with equally many tokens share one."""
+    mask = tokenizer.mask_token
     if tokenizer.mask_token_id is None:
         raise ValueError("this tokenizer has no mask token, which a masked model's labels need")
-    answers = [encode_bare(tokenizer, label.strip()) for label in words]
-    _refuse_equal(words, answers)
-    shared: dict[int, tuple[int, int]] = {}
-    for answer, label in enumerate(answers):
+    if mask in template.template:
+        raise ValueError(f"the prompt must mark the label's place with {{label}}, not {mask}: {template.template!r}")
+
+    def write(shown: str) -> list[_Masked]:
+        # A mask token that the data itself spells is no place for a label.
+        return _encode_masked(tokenizer, *template.render(shown.replace(mask, " ")), words)
+
+    written = _fit(tokenizer, template, text, limit, write, _longest)
+    shared: dict[int, int] = {}
+    for answer, (left, label, right) in enumerate(written):
         if len(label) not in shared:
-            ids = _fit_masked(tokenizer, template, text, len(label), limit)
-            shared[len(label)] = builder.add_sequence(ids), _mask_start(tokenizer, ids, len(label))
-        sequence, first = shared[len(label)]
+            shared[len(label)] = builder.add_sequence(left + [tokenizer.mask_token_id] * len(label) + right)
         for k, token in enumerate(label):
-            builder.read(sequence, first + k, token, answer)
+            builder.read(shared[len(label)], len(left) + k, token, answer)
 
 
-def _fit_masked(tokenizer: Any, template: Template, text: str, masks: int, limit: int) -> list[int]:
-    def encode(shown: str) -> list[int]:
-        # A mask token that the data itself spells must not count as the label's place.
-        before, after = template.render(shown.replace(tokenizer.mask_token, " "))
-        gap = "" if not before or before[-1].isspace() else " "
-        shown_whole = before + gap + " ".join([tokenizer.mask_token] * masks) + after
-        return list(tokenizer(shown_whole, verbose=False)["input_ids"])
-
-    ids = encode(text)
-    keep = len(encode_bare(tokenizer, text)) if len(ids) > limit else 0
-    while len(ids) > limit:
-        if keep == 0:
-            raise ValueError(
-                f"the prompt is too long: {template.template!r} with {masks} mask tokens alone is {len(ids)} tokens, "
-                f"the limit is {limit}"
-            )
-        keep = max(keep - (len(ids) - limit), 0)
-        ids = encode(cut_text(tokenizer, text, keep))
-    return ids
+_Masked = tuple[list[int], list[int], list[int]]  # tokens before a label, of the label, after it
 
 
-def _mask_start(tokenizer: Any, ids: list[int], masks: int) -> int:
-    positions = [k for k, token in enumerate(ids) if token == tokenizer.mask_token_id]
-    if len(positions) != masks or positions != list(range(positions[0], positions[0] + masks)):
-        raise ValueError(f"the prompt must hold no other {tokenizer.mask_token} than the label's {masks}")
-    return positions[0]
+def _longest(written: list[_Masked]) -> int:
+    return max(len(left) + len(label) + len(right) for left, label, right in written)
+
+
+def _encode_masked(tokenizer: Any, before: str, after: str, words: list[str]) -> list[_Masked]:
+    """Each label as it is tokenised in running text, so that the masks stand exactly where its tokens would.
+
+    White space before a word belongs to its first token in most vocabularies; encoding "was [MASK]" as a string
+    would leave it behind as a token of its own.
+    """
+    _, suffix = affixes(tokenizer)
+    before = before.rstrip()
+    left = encode_open(tokenizer, before)
+    written: list[_Masked] = []
+    for word in words:
+        word = (" " if before else "") + word.strip()
+        label = _continuation(tokenizer, before, left, word)
+        right = _continuation(tokenizer, word, encode_open(tokenizer, word), after) if after else []
+        written.append((left, label, right + suffix))
+    _refuse_equal(words, [label for _, label, _ in written])
+    return written
 
 
 def _refuse_equal(words: list[str], answers: list[list[int]]) -> None:
@@ -125,4 +145,6 @@ def _refuse_equal(words: list[str], answers: list[list[int]]) -> None:
             raise ValueError(f"the label {words[i]!r} has no tokens")
         for j in range(i):
             if answers[j] == tokens:
-                raise ValueError(f"the labels {words[j]!r} and {words[i]!r} have the same tokens {tokens}: not told apart")
+                raise ValueError(
+                    f"the labels {words[j]!r} and {words[i]!r} have the same tokens {tokens}: not told apart"
+                )

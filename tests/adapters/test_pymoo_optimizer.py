@@ -1,5 +1,7 @@
 """pymoo behind the protocol, every algorithm of the table, against pymoo's own runs."""
 
+# ruff: noqa: NPY002 (numpy's legacy generator is what has to be left alone)
+
 import importlib
 
 import numpy as np
@@ -14,11 +16,11 @@ from llm_problem_adapters.pymoo_optimizer import ALGORITHMS, finite_box, normal_
 X0 = np.array([0.5, -0.3, 0.1, -1.1])
 POPULATIONS = sorted(set(ALGORITHMS) - {"BIPOPCMAES", "CMAES", "DIRECT", "NelderMead", "PatternSearch"})
 SMALL = {
-    "BRKGA": dict(n_elites=4, n_offsprings=14, n_mutants=2),
-    "ES": dict(n_offsprings=28, pop_size=4),
-    "ISRES": dict(n_offsprings=28, pop_size=4),
-    "SRES": dict(n_offsprings=28, pop_size=4),
-    "RandomSearch": dict(n_points_per_iteration=20),
+    "BRKGA": {"n_elites": 4, "n_offsprings": 14, "n_mutants": 2},
+    "ES": {"n_offsprings": 28, "pop_size": 4},
+    "ISRES": {"n_offsprings": 28, "pop_size": 4},
+    "SRES": {"n_offsprings": 28, "pop_size": 4},
+    "RandomSearch": {"n_points_per_iteration": 20},
 } | {name: {} for name in ("BIPOPCMAES", "CMAES", "DIRECT", "NelderMead", "PatternSearch")}
 
 
@@ -39,7 +41,7 @@ class Sphere:
 
 def small(name):
     """The algorithm with a population of 20 or so, so that a few hundred evaluations are generations."""
-    return PymooOptimizer(name, **SMALL.get(name, dict(pop_size=20)))
+    return PymooOptimizer(name, **SMALL.get(name, {"pop_size": 20}))
 
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 50, 53])
@@ -57,7 +59,7 @@ def test_budget_is_exact_and_x0_comes_first(name, budget):
 def test_repeats_to_the_bit_inside_bounds_and_improves(name):
     np.random.seed(2)
     before = np.random.get_state()
-    runs = [minimize(Sphere(), small(name), 300, seed=seed, keep_x=True) for seed in (0, 0, 1)]
+    runs = [minimize(Sphere(), small(name), 200, seed=seed, keep_x=True) for seed in (0, 0, 1)]
     after = np.random.get_state()
     assert np.array_equal(runs[0].X, runs[1].X)
     if name != "NelderMead":  # which draws nothing
@@ -154,10 +156,10 @@ def test_its_own_end_is_a_reason():
 def test_start_is_normal_about_x0_clipped():
     lower, upper = np.array([-1.0, -9, -9, -9]), np.array([1.0, 9, 9, 9])
     sigma = np.array([2.0, 0.1, 1.0, 3.0])
-    settings = dict(dimension=4, x0=X0, bounds=(lower, upper), sigma=sigma, horizon=1000)
+    settings = {"dimension": 4, "x0": X0, "bounds": (lower, upper), "sigma": sigma, "horizon": 1000}
     X = PymooOptimizer("GA", pop_size=1000).setup(**settings).ask(1000)
     assert np.array_equal(X[0], X0)
-    assert (X >= lower).all() and (X <= upper).all()
+    assert (lower <= X).all() and (upper >= X).all()
     # The standard error of a standard deviation of 1,000 normals is 2.2 %; these are five of them.
     assert np.allclose(X[:, 1:].std(axis=0), sigma[1:], rtol=0.11)
     assert ((X[:, 0] == 1) | (X[:, 0] == -1)).mean() > 0.5
@@ -174,7 +176,7 @@ def test_unbounded_coordinates_get_a_box():
 
 def test_steps_of_cmaes_are_per_coordinate():
     sigma = np.array([0.01, 0.1, 1.0, 0.1])
-    settings = dict(dimension=4, x0=0.0, bounds=(-5, 5), sigma=sigma, horizon=1000)
+    settings = {"dimension": 4, "x0": 0.0, "bounds": (-5, 5), "sigma": sigma, "horizon": 1000}
     optimizer = PymooOptimizer("CMAES", pop_size=500).setup(**settings)
     optimizer.tell(optimizer.ask(1), np.zeros(1))
     assert np.allclose(optimizer.ask(500).std(axis=0), sigma, rtol=0.16)

@@ -8,7 +8,7 @@ import pytest
 from llm_problem_adapters import list_optimizers, make_optimizer
 from llm_problem_adapters.registry import OWN
 
-SETTINGS = dict(dimension=3, x0=0.0, bounds=(-5, 5), sigma=1.0, horizon=40)
+SETTINGS = {"dimension": 3, "x0": 0.0, "bounds": (-5, 5), "sigma": 1.0, "horizon": 40}
 
 
 def test_names():

@@ -1,0 +1,145 @@
+"""Small randomly initialised models of every family, with a tokenizer of single bytes."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+import llm_problem as lp
+from llm_problem.models import load_model
+
+SPECIALS = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+ROTARY = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+ENCODER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "pad_token_id": 1,
+}
+SETTINGS = {
+    "llama": ROTARY,
+    "mistral": {**ROTARY, "sliding_window": None, "head_dim": 8},
+    "qwen2": ROTARY,
+    "qwen3": {**ROTARY, "head_dim": 8},
+    "smollm3": {**ROTARY, "pad_token_id": 1},
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64},
+    "gpt_neox": {**ROTARY, "rotary_pct": 0.5},
+    "opt": {
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "word_embed_proj_dim": 32,
+        "pad_token_id": 1,
+    },
+    "bert": {**ENCODER, "max_position_embeddings": 64},
+    "roberta": {**ENCODER, "max_position_embeddings": 66},
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+}
+SENTENCES = [
+    ("a fine day out", "good"),
+    ("what a dull and needlessly long speech", "bad"),
+    ("warm", "good"),
+    ("nothing in it works", "bad"),
+    ("they sang all night and we loved it", "good"),
+    ("stale bread", "bad"),
+]
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer():
+    vocabulary = [*SPECIALS.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE(vocab={token: k for k, token in enumerate(vocabulary)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=64, **SPECIALS)
+
+
+@pytest.fixture(scope="session")
+def small_pair(byte_tokenizer):
+    """A function: family and changes of its settings → a new (model, tokenizer) with weights that differ visibly."""
+
+    def make(family, dtype=torch.float32, **changes):
+        config = AutoConfig.for_model(family, vocab_size=len(byte_tokenizer), **{**SETTINGS[family], **changes})
+        masked = family in ("bert", "roberta") and not config.is_decoder
+        auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+        model = auto.from_config(config)
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for parameter in model.parameters():  # as they start, masks and positions would hardly matter
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(0.25 * noise if parameter.ndim > 1 else parameter + 0.1 * noise)
+        return model.to(dtype), byte_tokenizer
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_model(small_pair):
+    """The same, as a new LoadedModel."""
+    return lambda family, **changes: load_model(small_pair(family, **changes))
+
+
+@pytest.fixture(scope="session")
+def label_task():
+    """Two classes; as bytes, their words are of several tokens and of different lengths."""
+    return lp.tasks.Classification.from_records(
+        [{"text": text, "label": label, "split": split} for split in ("search", "dev") for text, label in SENTENCES]
+        + [{"text": text.upper(), "label": label, "split": "test"} for text, label in SENTENCES],
+        text="text",
+        label="label",
+        prompt="{text} is {label}",
+        labels={"bad": " bad", "good": " good"},
+        split="split",
+    )
+
+
+@pytest.fixture(scope="session")
+def text_task():
+    """Four windows of twelve tokens."""
+    return lp.tasks.LanguageModelling.from_string(
+        "the first of many plain words that stand in a row so that there is something to read here, and then a few "
+        "more of them for the two parts that are held out, until it ends.",
+        window=12,
+        search_size=4,
+        dev_size=2,
+        test_size=2,
+    )
+
+
+@pytest.fixture
+def model_state():
+    """A function: model → all that evaluating must leave as it was, comparable with ==."""
+
+    def state(model):
+        tensors = {name: (t.data_ptr(), t.detach().numpy().tobytes()) for name, t in model.state_dict().items()}
+        forwards = {name for name, module in model.named_modules() if "forward" in vars(module)}
+        hooks = {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()}
+        attention = {name: m.config._attn_implementation for name, m in model.named_modules() if hasattr(m, "config")}
+        return tensors, forwards, hooks, attention
+
+    return state
+
+
+@pytest.fixture
+def points():
+    """A function: (n, d) → n fixed points ~ N(0, I), the first of them 0."""
+
+    def draw(n, dimension, seed=0):
+        X = np.random.default_rng(seed).standard_normal((n, dimension))
+        X[0] = 0
+        return X
+
+    return draw

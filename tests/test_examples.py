@@ -1,0 +1,46 @@
+"""The examples are scripts that people copy: each runs in a process of its own, and says what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script, *arguments, cwd, **environment):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", ["nevergrad_script.py", "pymoo_script.py"])
+def test_framework_scripts_improve_on_the_pretrained_model(script, tmp_path):
+    before, after = map(float, re.findall(r": +([\d.]+) nats per token", run(script, cwd=tmp_path, HF_HUB_OFFLINE="1")))
+    assert after < before
+
+
+def test_own_data_runs_on_its_small_file(tmp_path):
+    output = run("own_data.py", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    assert "pretrained: held-out loss" in output
+    assert "found: held-out loss" in output
+
+
+def test_demo_runs_every_optimizer_it_names(tmp_path, smollm2):
+    output = run("demo.py", "--budget", "2", "--out", "demo", cwd=tmp_path)
+    import runpy
+
+    for name in runpy.run_path(str(EXAMPLES / "demo.py"))["OPTIMIZERS"]:
+        assert name in output
+    assert (tmp_path / "demo" / "convergence.png").is_file()
+    assert "failed" not in output
