@@ -18,7 +18,7 @@ OPTIMIZERS = [
     "pymoo:DE",
     "cma",
 ]
-BUDGET = 400
+BUDGET = 300
 
 if __name__ == "__main__":
     command = ["run", PROBLEM, "--optimizer", *OPTIMIZERS, "--budget", str(BUDGET), "--seed", "1", *sys.argv[1:]]

@@ -94,11 +94,10 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from llm_problem_adapters import minimize
-    from llm_problem_adapters.registry import configure
-
     from llm_problem.study.report import print_outcome
     from llm_problem.study.runner import run_optimizers
+    from llm_problem_adapters import minimize
+    from llm_problem_adapters.registry import configure
 
     lp.get_spec(options.id)
     if options.budget < 1:

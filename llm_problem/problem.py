@@ -104,7 +104,7 @@ class Problem:
     @property
     def dimension(self) -> int:
         """d, the number of coordinates of x."""
-        return self._subspace.dimension
+        return self._open()._subspace.dimension
 
     @property
     def x0(self) -> np.ndarray:
@@ -235,7 +235,7 @@ class Problem:
             "bounds": [-spec.bound, spec.bound],
             "sigma": self.sigma,
             "seed": spec.seed,
-            "dtype": spec.dtype,
+            "dtype": str(self.model.dtype).removeprefix("torch."),  # a pair keeps its own
             "evaluator": f"{self._evaluator.name} ({self._why}): {self._evaluator.description}",
             "fingerprint": self.fingerprint,
             "tokens_sha256": search.fingerprint(),
@@ -287,8 +287,11 @@ class Problem:
     def __repr__(self) -> str:
         return f"<Problem {self.name}>" if not self._closed else "<Problem closed>"
 
-    def __deepcopy__(self, memo: dict) -> Problem:
+    def __copy__(self) -> Problem:
         return self  # nothing in it changes, and a copy would carry the model
+
+    def __deepcopy__(self, memo: dict) -> Problem:
+        return self
 
     def __reduce__(self) -> tuple:
         if self._spec.model.startswith("object:"):
@@ -340,7 +343,7 @@ class Problem:
         size = self._spec.minibatch
         if size is None:
             raise ValueError("this problem has no minibatches: make it with Problem(…, minibatch=size)")
-        if sample < 0:
+        if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)) or sample < 0:
             raise ValueError(f"sample must be a non-negative integer, got {sample!r}")
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._spec.seed, sample, _STREAM])))
         return batch.take(np.sort(rng.choice(batch.examples, size=size, replace=False)))

@@ -62,6 +62,8 @@ class ProblemSpec:
         object.__setattr__(self, "objectives", tuple(self.objectives))
         if not self.objectives:
             raise ValueError("at least one objective is needed")
+        if len(set(self.objectives)) != len(self.objectives):
+            raise ValueError(f"an objective is named twice: {', '.join(self.objectives)}")
         for objective in self.objectives:
             if objective not in self.task.objectives:
                 raise ValueError(f"unknown objective {objective!r}: this task offers {', '.join(self.task.objectives)}")

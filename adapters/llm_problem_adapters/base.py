@@ -7,10 +7,9 @@ An optimizer is configured by its constructor (`GeneticAlgorithm(population=30)`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from typing_extensions import Self
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,13 @@ def packed_attention(
 
     Args:
         module: the attention module; its `is_causal` holds where `is_causal` is not given.
-        query: (1, heads, T, head size); key and value with as many heads or a divisor of it.
+        query, key, value: (1, heads, T, head size); key and value may have a divisor of the query's heads.
+        attention_mask: not read: the bounds say who sees whom.
+        scaling: of the scores; None is 1/√(head size).
+        dropout: not read: the model is in evaluation mode.
         packed_bounds: 0 = b_0 < b_1 < … = T; sequence i is tokens b_i to b_{i+1} − 1.
+        is_causal: whether a token sees only those before it and itself.
+        **kwargs: what else a family passes along; not read.
 
     Returns:
         (1, T, heads, head size) and None for the weights.

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from llm_problem.evaluation.threads import fitting_threads
 from llm_problem.models.loading import LoadedModel
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
@@ -41,9 +42,10 @@ class SerialEvaluator:
             (n, E) float64; NaN or infinite where the model's own logits are.
         """
         values = np.empty((len(X), batch.entries))
-        for i in range(len(X)):
-            with torch.inference_mode(), self.changed(X[i : i + 1]):
-                values[i] = self._read(batch).cpu().numpy()
+        with fitting_threads(self.model.model):
+            for i in range(len(X)):
+                with torch.inference_mode(), self.changed(X[i : i + 1]):
+                    values[i] = self._read(batch).cpu().numpy()
         return values
 
     def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:

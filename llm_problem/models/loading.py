@@ -201,6 +201,9 @@ def _from_objects(model: Any, tokenizer: Any) -> LoadedModel:
         loaded = _objects.get((id(model), id(tokenizer)))
         if loaded is None:
             loaded = LoadedModel("object", _freeze(model), tokenizer, _kind(model.config, model))
+            for other in list(_objects.values()):  # the same model with another tokenizer
+                if other.model is model:
+                    loaded.lock = other.lock
             loaded.name = f"{_OBJECT}{model.config.model_type}-{loaded.identity[:12]}"
             _objects[id(model), id(tokenizer)] = loaded
     return loaded

@@ -61,4 +61,3 @@ class BoundFullVector(BoundSubspace):
 
     def basis(self) -> Iterable[torch.Tensor]:
         yield torch.tensor([self.scale], dtype=torch.float64)
-

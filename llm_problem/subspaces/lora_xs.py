@@ -72,6 +72,8 @@ class BoundLoRAXS(BoundSubspace):
             left, right = truncated_svd(weight.numpy(), self.rank)
             # ‖U Σ R Vᵀ‖² = Σ_k σ_k² ‖R_k‖², so at R ~ N(0, I) its root mean square is √r · ‖Σ_r‖.
             typical = np.sqrt(self.rank) * float(np.linalg.norm(left))
+            if not (np.isfinite(typical) and typical > 0):
+                raise ValueError(f"{target.name} is zero or not finite: it has no singular vectors to search between")
             factor = config.scale or relative_step(len(targets), model.layers) * float(weight.norm()) / typical
             self.left.append(torch.as_tensor(left * factor).to(stored))
             self.right.append(torch.as_tensor(right).to(stored))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from llm_problem_adapters import genetic_operators as operators
 from llm_problem_adapters.genetic_algorithm import GeneticAlgorithm
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llm_problem_adapters import genetic_operators as operators
 from scipy import stats
+
+from llm_problem_adapters import genetic_operators as operators
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -3,6 +3,7 @@ reference."""
 
 import numpy as np
 import pytest
+
 from llm_problem_adapters.particle_swarm import ParticleSwarm, neighbourhood_best
 from llm_problem_adapters.random_search import RandomSearch
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from llm_problem_adapters.random_search import RandomSearch
 from scipy import stats
+
+from llm_problem_adapters.random_search import RandomSearch
 
 
 def sphere(X):

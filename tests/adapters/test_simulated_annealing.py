@@ -3,6 +3,8 @@ reference."""
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from llm_problem_adapters.random_search import RandomSearch
 from llm_problem_adapters.simulated_annealing import (
     SCHEDULES,
@@ -11,7 +13,6 @@ from llm_problem_adapters.simulated_annealing import (
     reflect,
     scheduled_temperature,
 )
-from scipy import stats
 
 
 def sphere(X):

@@ -63,9 +63,7 @@ def test_labels_and_splits(rows):
 
 def test_counts_are_balanced_in_each_split(rows):
     counts = Counter((row["split"], row["label"]) for row in rows)
-    assert counts == {
-        (split, label): size // 2 for split, size in SPLIT_SIZES.items() for label in LABELS
-    }
+    assert counts == {(split, label): size // 2 for split, size in SPLIT_SIZES.items() for label in LABELS}
 
 
 def test_rows_are_mixed(rows):
@@ -85,10 +83,7 @@ def test_texts_are_neither_empty_nor_long(rows):
 
 
 def test_lengths_are_alike_in_both_classes(rows):
-    by_label = {
-        label: [len(row["text"].split()) for row in rows if row["label"] == label]
-        for label in LABELS
-    }
+    by_label = {label: [len(row["text"].split()) for row in rows if row["label"] == label] for label in LABELS}
     assert abs(median(by_label["positive"]) - median(by_label["negative"])) <= 1
     assert all(11 <= median(sizes) <= 14 for sizes in by_label.values())
 
@@ -106,11 +101,7 @@ def test_label_words_are_not_in_the_texts(rows):
 
 def test_no_two_texts_have_similar_word_sets(rows):
     texts = [(frozenset(words(row["text"])), row["text"]) for row in rows]
-    offenders = [
-        (first, second)
-        for (a, first), (b, second) in combinations(texts, 2)
-        if 2 * len(a & b) >= len(a | b)
-    ]
+    offenders = [(first, second) for (a, first), (b, second) in combinations(texts, 2) if 2 * len(a & b) >= len(a | b)]
     assert not offenders
 
 

@@ -20,7 +20,8 @@ def asked(small_model, label_task):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "name", "why"), [("auto", "replay", "agrees"), ("replay", "replay", "asked"), ("serial", "serial", "asked")]
+    ("wanted", "name", "why"),
+    [("auto", "replay", "agrees"), ("replay", "replay", "asked"), ("serial", "serial", "asked")],
 )
 def test_choice_says_what_and_why(wanted, name, why, asked):
     evaluator, reason = asked(wanted)

@@ -1,5 +1,7 @@
 """Attention over packed sequences against attention over each of them, written out."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,11 +30,15 @@ def test_each_sequence_attends_to_itself_alone(bounds, groups, causal):
     rng = np.random.default_rng(0)
     query, key, value = (rng.standard_normal((h, 7, 6)) for h in (4, 4 // groups, 4 // groups))
     packed, weights = packed_attention(
-        Module(causal), *(torch.from_numpy(t)[None] for t in (query, key, value)), None, scaling=0.3, packed_bounds=bounds
+        Module(causal),
+        *(torch.from_numpy(t)[None] for t in (query, key, value)),
+        None,
+        scaling=0.3,
+        packed_bounds=bounds,
     )
     parts = [
         attention_by_hand(query[:, a:b], *(np.repeat(t[:, a:b], groups, axis=0) for t in (key, value)), causal, 0.3)
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        for a, b in pairwise(bounds)
     ]
     assert weights is None
     np.testing.assert_allclose(packed[0].numpy(), np.concatenate(parts), atol=1e-12)

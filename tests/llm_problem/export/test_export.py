@@ -12,8 +12,12 @@ from llm_problem.models.quiet import quiet_transformers
 
 MODULES = ("q_proj", "v_proj", "o_proj")
 TASKS = {
-    "tiny-gpt2": lambda: lp.tasks.LanguageModelling.from_string("one two three four five " * 200, window=16, search_size=4),
-    "tiny-bert": lambda: lp.tasks.LanguageModelling.from_string("one two three four five " * 200, window=16, search_size=4),
+    "tiny-gpt2": lambda: lp.tasks.LanguageModelling.from_string(
+        "one two three four five " * 200, window=16, search_size=4
+    ),
+    "tiny-bert": lambda: lp.tasks.LanguageModelling.from_string(
+        "one two three four five " * 200, window=16, search_size=4
+    ),
 }
 
 

@@ -86,7 +86,7 @@ def test_the_variable_names_the_folder(monkeypatch, tmp_path):
 
 
 def test_without_the_variable_it_is_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv("LLM_PROBLEM_CACHE")
+    monkeypatch.delenv("LLM_PROBLEM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "llm-problem"
     monkeypatch.delenv("XDG_CACHE_HOME")
