@@ -35,7 +35,9 @@ def packed_attention(
 
     Args:
         module: the attention module; its `is_causal` holds where `is_causal` is not given.
-        query, key, value: (1, heads, T, head size); key and value may have a divisor of the query's heads.
+        query: (1, heads, T, head size).
+        key: (1, a divisor of those heads, T, head size).
+        value: as key.
         attention_mask: not read: the bounds say who sees whom.
         scaling: of the scores; None is 1/√(head size).
         dropout: not read: the model is in evaluation mode.
