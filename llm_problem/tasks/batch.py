@@ -20,6 +20,9 @@ class TokenBatch:
     `sequences` holds the token ids without padding, each (t,) int64. Entry e reads log p(`token[e]`) from the logits
     at `position[e]` of sequence `sequence[e]`; it belongs to answer `answer[e]` of example `example[e]`. All five are
     (E,) int64, ordered by sequence. `label` (N,) is the right answer of each example.
+
+    `contrast` says that the loss depends only on differences between entries at the same place of a sequence, as where
+    single words compete: then their logits are as good as their log-probabilities, and evaluators may return those.
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -29,6 +32,7 @@ class TokenBatch:
     example: np.ndarray
     answer: np.ndarray
     label: np.ndarray
+    contrast: bool = False
 
     @property
     def entries(self) -> int:
@@ -68,7 +72,16 @@ class TokenBatch:
             example=new_example[self.example[kept]],
             answer=self.answer[kept],
             label=self.label[chosen],
+            contrast=self.contrast,
         )
+
+    def comparable(self, log_probs: np.ndarray) -> np.ndarray:
+        """Values (…, E) of two evaluators in a form that can be compared: with `contrast`, less each place's first."""
+        if not self.contrast:
+            return log_probs
+        place = self.sequence * (int(self.position.max()) + 1) + self.position
+        _, first, which = np.unique(place, return_index=True, return_inverse=True)
+        return log_probs - log_probs[..., first[which]]
 
 
 class BatchBuilder:
@@ -91,8 +104,13 @@ class BatchBuilder:
         """Read log p(token) at a position of a sequence, for an answer of the example started last."""
         self._entries.append((sequence, position, token, len(self._labels) - 1, answer))
 
-    def build(self) -> TokenBatch:
+    def build(self, *, labels_compete: bool = False) -> TokenBatch:
+        """The batch; `labels_compete`: the loss only compares the answers of an example with each other."""
         table = np.asarray(self._entries, dtype=np.int64).reshape(-1, 5)
         sequence, position, token, example, answer = table[np.argsort(table[:, 0], kind="stable")].T.copy()
         label = np.asarray(self._labels, dtype=np.int64)
-        return TokenBatch(tuple(self._sequences), sequence, position, token, example, answer, label)
+        # One entry an answer, all at one place of their example.
+        pairs, entries = np.unique(table[:, 3:5], axis=0), len(table)
+        places = np.unique(table[:, [3, 0, 1]], axis=0)
+        contrast = labels_compete and len(pairs) == entries and len(places) == len(np.unique(table[:, 3]))
+        return TokenBatch(tuple(self._sequences), sequence, position, token, example, answer, label, contrast)
