@@ -48,6 +48,10 @@ class SerialEvaluator:
                     values[i] = self._read(batch).cpu().numpy()
         return values
 
+    def memory(self, batch: TokenBatch) -> dict[str, int]:
+        """Bytes of packed weights and of what is kept between evaluations of a batch: none."""
+        return {"packed_weights": 0, "kept_activations": 0}
+
     def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         """The same for one candidate x (d,), as a tensor (E,) that gradients flow through to x."""
         with self.model.lock, torch.enable_grad():
