@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_problem.evaluation.encoder_decoder import EncoderDecoderEvaluator
 from llm_problem.evaluation.replay import NotReplayableError, ReplayEvaluator
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.models.loading import LoadedModel
@@ -31,8 +32,9 @@ def choose_evaluator(
     serial = SerialEvaluator(model, subspace)
     if wanted == "serial":
         return serial, "asked for"
+    fast = EncoderDecoderEvaluator if model.kind == "seq2seq" else ReplayEvaluator
     try:
-        replay = ReplayEvaluator(model, subspace)
+        replay = fast(model, subspace)
         _require_agreement(replay, serial, batch)
     except NotReplayableError as error:
         if wanted == "replay":
@@ -41,7 +43,7 @@ def choose_evaluator(
     return replay, "asked for" if wanted == "replay" else "agrees with the serial one at x = 0"
 
 
-def _require_agreement(replay: ReplayEvaluator, serial: SerialEvaluator, batch: TokenBatch) -> None:
+def _require_agreement(replay: SerialEvaluator, serial: SerialEvaluator, batch: TokenBatch) -> None:
     length = np.zeros(batch.examples)
     np.add.at(length, batch.example, [batch.sequences[s].size for s in batch.sequence])
     tried = batch.take(np.sort(np.argsort(length, kind="stable")[:2]))

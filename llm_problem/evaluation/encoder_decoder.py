@@ -1,0 +1,263 @@
+"""The fast evaluator of encoder-decoder models: sources are read once where x moves only the decoder.
+
+Then the encoder's output, the decoder's layers below the first moved one, and the keys and values of the cross
+attention above it (most of the work where targets are short) are the same for every x: they are computed once for a
+batch and answered from memory. What remains runs through the stock decoder in a few padded batches with masks, and the
+head only where something is read. One candidate at a time, so that a value cannot depend on its population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from llm_problem.evaluation.padding import buckets, padded
+from llm_problem.evaluation.replay import NotReplayableError
+from llm_problem.evaluation.serial import SerialEvaluator
+from llm_problem.models.families import ENCODER_DECODERS, Family, family_of
+from llm_problem.models.loading import LoadedModel
+from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.tasks.batch import TokenBatch
+
+TOKENS_PER_GROUP = 2048  # of sources and targets with their padding
+LOGITS_PER_GROUP = 2**26  # numbers: fewer tokens in a group where the vocabulary is large
+MEMORY = 2**30  # bytes that the decoder keeps of one batch; groups beyond that are run in full each time
+
+Kept = dict[nn.Module, Any]  # module → what it returned
+
+
+@dataclass(eq=False)
+class Group:
+    """Some sequences of a batch, padded on the right, with the sources that they read.
+
+    `entry` picks their entries among the batch's; `place_of_entry` and `token` say what to read from the logits of the
+    kept places.
+    """
+
+    ids: torch.Tensor  # (b, T)
+    mask: torch.Tensor  # (b, T)
+    sources: list[int]  # of the batch's, one for each row
+    source_mask: torch.Tensor  # (b, S)
+    entry: np.ndarray  # (e,)
+    keep: torch.Tensor  # (p,) places among the b·T where something is read
+    place_of_entry: torch.Tensor  # (e,) into keep
+    token: torch.Tensor  # (e,)
+    memory: torch.Tensor | None = None  # (b, S, hidden) what the encoder makes of the sources; None where x moves it
+    kept: Kept | None = field(default_factory=dict)  # None past the limit of memory
+
+
+class EncoderDecoderEvaluator(SerialEvaluator):
+    """x → log-probabilities of an encoder-decoder model, one candidate at a time.
+
+    Raises:
+        NotReplayableError: a family that has not been tried.
+    """
+
+    name = "replay"
+
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace) -> None:
+        config = model.model.config
+        if config.model_type not in ENCODER_DECODERS:
+            raise NotReplayableError(f"the family {config.model_type!r} has not been tried with padded batches")
+        super().__init__(model, subspace)
+        self._encoder = model.model.get_encoder()
+        moved = {id(parameter) for parameter in self._parameters.values()}
+        # By identity, not by name: a decoder's embeddings may be the encoder's as well.
+        self._encoder_moves = any(id(parameter) in moved for parameter in self._encoder.parameters())
+        self._answers = {} if self._encoder_moves else fixed_modules(model.model, family_of(model.model), moved)
+        self.description = _description(model.model, self._answers, self._encoder_moves)
+        self._limit = min(TOKENS_PER_GROUP, LOGITS_PER_GROUP // model.model.get_output_embeddings().weight.shape[0])
+        self._groups: WeakKeyDictionary[TokenBatch, list[Group]] = WeakKeyDictionary()
+        self._fixed = [p for p in model.model.parameters() if id(p) not in moved]
+        self._seen = self._versions()
+
+    def _read(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        if changed is not None:
+            return super()._read(batch, changed)  # gradients take the stock way
+        values = torch.empty(batch.entries, dtype=torch.float64)
+        groups = self._groups_of(batch)
+        encoded = self._encoded_together(batch) if self._encoder_moves else []
+        for group in groups:
+            memory = _stacked([encoded[k] for k in group.sources]) if group.memory is None else group.memory
+            logits = self._decoded(group, memory)  # (p, V)
+            picked = logits[group.place_of_entry, group.token].double()  # (e,)
+            values[group.entry] = (picked - _log_normaliser(logits)[group.place_of_entry]).cpu()
+        return values
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """What differs after somebody else has written to the weights that x does not move."""
+        return [(p.data_ptr(), p._version) for p in self._fixed]
+
+    def _groups_of(self, batch: TokenBatch) -> list[Group]:
+        if (versions := self._versions()) != self._seen:
+            self._groups.clear()
+            self._seen = versions
+        if batch not in self._groups:
+            lengths = [(batch.sources[k].size, s.size) for k, s in zip(batch.source, batch.sequences, strict=True)]
+            groups = [self._group(batch, chosen) for chosen in buckets(np.array(lengths), max(1, self._limit))]
+            if not self._encoder_moves:
+                encoded = [self._encoded(ids[None])[0] for ids in batch.sources]  # unpadded: (s, hidden)
+                for group in groups:
+                    group.memory = _stacked([encoded[k] for k in group.sources])
+            self._groups[batch] = groups
+        return self._groups[batch]
+
+    def _group(self, batch: TokenBatch, chosen: np.ndarray) -> Group:
+        ids, mask = padded([batch.sequences[k] for k in chosen])
+        sources = batch.source[chosen].tolist()
+        _, source_mask = padded([batch.sources[k] for k in sources])
+        row_of = np.full(len(batch.sequences), -1)
+        row_of[chosen] = np.arange(len(chosen))
+        entry = np.flatnonzero(row_of[batch.sequence] >= 0)
+        place = row_of[batch.sequence[entry]] * ids.shape[1] + batch.position[entry]
+        keep, place_of_entry = np.unique(place, return_inverse=True)
+        return Group(
+            ids=self._tensor(ids),
+            mask=self._tensor(mask),
+            sources=sources,
+            source_mask=self._tensor(source_mask),
+            entry=entry,
+            keep=self._tensor(keep),
+            place_of_entry=self._tensor(place_of_entry),
+            token=self._tensor(batch.token[entry]),
+        )
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, device=next(self.model.model.parameters()).device)
+
+    def _encoded(self, ids: np.ndarray, mask: np.ndarray | None = None) -> torch.Tensor:
+        """What the encoder makes of ids (b, s): (b, s, hidden)."""
+        attention_mask = None if mask is None else self._tensor(mask)
+        return self._encoder(input_ids=self._tensor(ids), attention_mask=attention_mask).last_hidden_state
+
+    def _encoded_together(self, batch: TokenBatch) -> list[torch.Tensor]:
+        """What the encoder makes of every source (s, hidden), run in padded batches."""
+        encoded: list[torch.Tensor] = [torch.empty(0)] * len(batch.sources)
+        for chosen in buckets(np.array([[ids.size] for ids in batch.sources]), TOKENS_PER_GROUP):
+            hidden = self._encoded(*padded([batch.sources[k] for k in chosen]))
+            for row, k in enumerate(chosen):
+                encoded[k] = hidden[row, : batch.sources[k].size]
+        return encoded
+
+    def _decoded(self, group: Group, memory: torch.Tensor) -> torch.Tensor:
+        """Logits (p, V) at the kept places of a group."""
+        model = self.model.model
+        with ExitStack() as hooks:
+            if group.kept is not None:
+                hooks.enter_context(_remembering(self._answers, group.kept))
+            hooks.enter_context(_head_reads(model.get_output_embeddings(), group.keep))
+            logits = model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=memory),
+                attention_mask=group.source_mask,
+                decoder_input_ids=group.ids,
+                decoder_attention_mask=group.mask,
+                use_cache=False,
+            ).logits
+        if sum(_bytes(g.kept) for groups in self._groups.values() for g in groups) > MEMORY:
+            group.kept = None
+        return logits[0]
+
+
+def fixed_modules(model: Any, family: Family, moved: set[int]) -> dict[nn.Module, nn.Module]:
+    """Modules of the decoder whose output is the same for every x, each → the module whose output it may answer with.
+
+    Layers below the first moved one answer with what the last of them returns (hidden states, and in T5 the position
+    biases that it hands on), so that this enters the first moved layer. Above it, the cross attention's key and value
+    projections read nothing but the encoder's output.
+
+    Args:
+        model: its encoder must not be moved.
+        family: of the model.
+        moved: id of each parameter that x moves.
+    """
+    stack = model.get_submodule(family.layers)
+    in_layer = [{id(p) for p in layer.parameters()} & moved for layer in stack]
+    # A moved tensor outside the layers (embeddings, norm, head) counts as below all of them.
+    outside = len(set().union(*in_layer)) < len(moved)
+    first = 0 if outside else next(number for number, inside in enumerate(in_layer) if inside)
+    answers: dict[nn.Module, nn.Module] = {stack[number]: stack[first - 1] for number in range(first)}
+    for layer in stack[first:]:
+        for name in ("cross_k_proj", "cross_v_proj"):
+            projection = layer.get_submodule(family.parts[name].module)
+            if not any(id(parameter) in moved for parameter in projection.parameters()):
+                answers[projection] = projection
+    return answers
+
+
+def _description(model: Any, answers: Mapping[nn.Module, nn.Module], encoder_moves: bool) -> str:
+    how = "stock layers on padded sequences of similar lengths, "
+    if encoder_moves:
+        return how + "encoder and decoder are run"
+    stack = model.get_submodule(family_of(model).layers)
+    layers = sum(layer in answers for layer in stack)
+    once = ["the encoder"]
+    if layers:
+        once.append(f"decoder layers 0 to {layers - 1} of {len(stack)}")
+    if len(answers) > layers:
+        once.append(f"{len(answers) - layers} key and value projections of the cross attention")
+    return f"{how}computed once: {', '.join(once)} (the decoder's up to {MEMORY / 2**30:g} GiB a problem)"
+
+
+def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
+    """(b, S, hidden) with zeros on the right of each (s, hidden)."""
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
+    """log Σ exp(logits) (p,) float64 of logits (p, V), the sum taken in float64."""
+    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
+    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
+    return largest[:, 0].double() + total.log()
+
+
+def _bytes(kept: Any) -> int:
+    """Memory of the tensors in what modules returned."""
+    if isinstance(kept, torch.Tensor):
+        return kept.numel() * kept.element_size()
+    return sum(map(_bytes, kept.values() if isinstance(kept, dict) else kept or ()))
+
+
+@contextmanager
+def _remembering(answers: Mapping[nn.Module, nn.Module], kept: Kept) -> Iterator[None]:
+    """Modules answer from `kept` where it has their answer; what is missing there is run, and added to it."""
+
+    def remember(module: nn.Module, args: Any, output: Any) -> None:
+        kept[module] = output
+
+    with ExitStack() as stack:
+        for module, source in answers.items():
+            if source in kept:
+                stack.callback(_set_forward, module, vars(module).get("forward"))
+                _set_forward(module, _returning(kept[source]))
+            elif module is source:
+                stack.callback(module.register_forward_hook(remember).remove)
+        yield
+
+
+def _returning(output: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: output
+
+
+def _set_forward(module: nn.Module, forward: Any) -> None:
+    """An attribute of the instance shadows its class's method; without one (None) that is back."""
+    vars(module).pop("forward", None)
+    if forward is not None:
+        vars(module)["forward"] = forward
+
+
+@contextmanager
+def _head_reads(head: nn.Module, keep: torch.Tensor) -> Iterator[None]:
+    """Let the head see, of hidden states (b, T, hidden), only the kept places: (1, p, hidden)."""
+    handle = head.register_forward_pre_hook(lambda module, args: (args[0].flatten(0, 1)[None, keep], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
