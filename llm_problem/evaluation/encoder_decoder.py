@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,7 +29,8 @@ from llm_problem.tasks.batch import TokenBatch
 
 TOKENS_PER_GROUP = 2048  # of sources and targets with their padding
 LOGITS_PER_GROUP = 2**26  # numbers: fewer tokens in a group where the vocabulary is large
-MEMORY = 2**30  # bytes that the decoder keeps of one batch; groups beyond that are run in full each time
+CHEAP_SOURCES = 8  # tokens of a source whose keys and values are kept cost at most what one token of a target does
+MEMORY = 2**30  # bytes that an evaluator keeps of its batches; groups beyond that are run in full each time
 
 Kept = dict[nn.Module, Any]  # module → what it returned
 
@@ -39,7 +40,8 @@ class Group:
     """Some sequences of a batch, padded on the right, with the sources that they read.
 
     `entry` picks their entries among the batch's; `place_of_entry` and `token` say what to read from the logits of the
-    kept places.
+    kept places. `memory` is what the encoder makes of the sources, `kept` what modules of the decoder return; both are
+    None past the limit of memory, and the memory also where x moves the encoder.
     """
 
     ids: torch.Tensor  # (b, T)
@@ -50,8 +52,8 @@ class Group:
     keep: torch.Tensor  # (p,) places among the b·T where something is read
     place_of_entry: torch.Tensor  # (e,) into keep
     token: torch.Tensor  # (e,)
-    memory: torch.Tensor | None = None  # (b, S, hidden) what the encoder makes of the sources; None where x moves it
-    kept: Kept | None = field(default_factory=dict)  # None past the limit of memory
+    memory: torch.Tensor | None = None  # (b, S, hidden)
+    kept: Kept | None = None
 
 
 class EncoderDecoderEvaluator(SerialEvaluator):
@@ -72,8 +74,13 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         moved = {id(parameter) for parameter in self._parameters.values()}
         # By identity, not by name: a decoder's embeddings may be the encoder's as well.
         self._encoder_moves = any(id(parameter) in moved for parameter in self._encoder.parameters())
-        self._answers = {} if self._encoder_moves else fixed_modules(model.model, family_of(model.model), moved)
-        self.description = _description(model.model, self._answers, self._encoder_moves)
+        family = family_of(model.model)
+        self._answers = {} if self._encoder_moves else fixed_modules(model.model, family, moved)
+        stack = model.model.get_submodule(family.layers)
+        below = sum(layer in self._answers for layer in stack)
+        cross = len(self._answers) - below
+        self._cross_attention_is_kept = cross == 2 * (len(stack) - below)
+        self.description = _description(self._encoder_moves, below, len(stack), cross)
         self._limit = min(TOKENS_PER_GROUP, LOGITS_PER_GROUP // model.model.get_output_embeddings().weight.shape[0])
         self._groups: WeakKeyDictionary[TokenBatch, list[Group]] = WeakKeyDictionary()
         self._fixed = [p for p in model.model.parameters() if id(p) not in moved]
@@ -84,9 +91,11 @@ class EncoderDecoderEvaluator(SerialEvaluator):
             return super()._read(batch, changed)  # gradients take the stock way
         values = torch.empty(batch.entries, dtype=torch.float64)
         groups = self._groups_of(batch)
-        encoded = self._encoded_together(batch) if self._encoder_moves else []
+        encoded = self._encoded_together(batch) if self._encoder_moves else {}
         for group in groups:
-            memory = _stacked([encoded[k] for k in group.sources]) if group.memory is None else group.memory
+            memory = group.memory
+            if memory is None:
+                memory = _stacked(encoded, group.sources) if encoded else self._encoded_alone(batch, group, {})
             logits = self._decoded(group, memory)  # (p, V)
             picked = logits[group.place_of_entry, group.token].double()  # (e,)
             values[group.entry] = (picked - _log_normaliser(logits)[group.place_of_entry]).cpu()
@@ -101,14 +110,28 @@ class EncoderDecoderEvaluator(SerialEvaluator):
             self._groups.clear()
             self._seen = versions
         if batch not in self._groups:
-            lengths = [(batch.sources[k].size, s.size) for k, s in zip(batch.source, batch.sequences, strict=True)]
-            groups = [self._group(batch, chosen) for chosen in buckets(np.array(lengths), max(1, self._limit))]
+            sources = np.array([batch.sources[k].size for k in batch.source])
+            if self._cross_attention_is_kept:
+                sources = -(-sources // CHEAP_SOURCES)
+            lengths = np.stack([sources, [sequence.size for sequence in batch.sequences]], axis=1)
+            groups = [self._group(batch, chosen) for chosen in buckets(lengths, max(1, self._limit))]
             if not self._encoder_moves:
-                encoded = [self._encoded(ids[None])[0] for ids in batch.sources]  # unpadded: (s, hidden)
-                for group in groups:
-                    group.memory = _stacked([encoded[k] for k in group.sources])
+                self._fill(batch, groups)
             self._groups[batch] = groups
         return self._groups[batch]
+
+    def _fill(self, batch: TokenBatch, groups: list[Group]) -> None:
+        """Read every source once, as long as there is memory."""
+        encoded: dict[int, torch.Tensor] = {}
+        for end, group in enumerate(groups, start=1):
+            group.memory, group.kept = self._encoded_alone(batch, group, encoded), {}
+            if self._bytes() + sum(map(_size, groups[:end])) > MEMORY:
+                group.memory = group.kept = None
+                return
+
+    def _bytes(self) -> int:
+        """What is kept of all batches."""
+        return sum(_size(group) for groups in self._groups.values() for group in groups)
 
     def _group(self, batch: TokenBatch, chosen: np.ndarray) -> Group:
         ids, mask = padded([batch.sequences[k] for k in chosen])
@@ -138,18 +161,25 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         attention_mask = None if mask is None else self._tensor(mask)
         return self._encoder(input_ids=self._tensor(ids), attention_mask=attention_mask).last_hidden_state
 
-    def _encoded_together(self, batch: TokenBatch) -> list[torch.Tensor]:
+    def _encoded_alone(self, batch: TokenBatch, group: Group, encoded: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The memory of a group (b, S, hidden), each source read without padding unless it is among `encoded`."""
+        for k in group.sources:
+            if k not in encoded:
+                encoded[k] = self._encoded(batch.sources[k][None])[0]  # (s, hidden)
+        return _stacked(encoded, group.sources)
+
+    def _encoded_together(self, batch: TokenBatch) -> dict[int, torch.Tensor]:
         """What the encoder makes of every source (s, hidden), run in padded batches."""
-        encoded: list[torch.Tensor] = [torch.empty(0)] * len(batch.sources)
+        encoded: dict[int, torch.Tensor] = {}
         for chosen in buckets(np.array([[ids.size] for ids in batch.sources]), TOKENS_PER_GROUP):
             hidden = self._encoded(*padded([batch.sources[k] for k in chosen]))
-            for row, k in enumerate(chosen):
+            for row, k in enumerate(chosen.tolist()):
                 encoded[k] = hidden[row, : batch.sources[k].size]
         return encoded
 
     def _decoded(self, group: Group, memory: torch.Tensor) -> torch.Tensor:
         """Logits (p, V) at the kept places of a group."""
-        model = self.model.model
+        model, before = self.model.model, len(group.kept or ())
         with ExitStack() as hooks:
             if group.kept is not None:
                 hooks.enter_context(_remembering(self._answers, group.kept))
@@ -161,8 +191,8 @@ class EncoderDecoderEvaluator(SerialEvaluator):
                 decoder_attention_mask=group.mask,
                 use_cache=False,
             ).logits
-        if sum(_bytes(g.kept) for groups in self._groups.values() for g in groups) > MEMORY:
-            group.kept = None
+        if len(group.kept or ()) > before and self._bytes() > MEMORY:
+            group.memory = group.kept = None
         return logits[0]
 
 
@@ -192,23 +222,21 @@ def fixed_modules(model: Any, family: Family, moved: set[int]) -> dict[nn.Module
     return answers
 
 
-def _description(model: Any, answers: Mapping[nn.Module, nn.Module], encoder_moves: bool) -> str:
+def _description(encoder_moves: bool, below: int, layers: int, cross: int) -> str:
     how = "stock layers on padded sequences of similar lengths, "
     if encoder_moves:
         return how + "encoder and decoder are run"
-    stack = model.get_submodule(family_of(model).layers)
-    layers = sum(layer in answers for layer in stack)
     once = ["the encoder"]
-    if layers:
-        once.append(f"decoder layers 0 to {layers - 1} of {len(stack)}")
-    if len(answers) > layers:
-        once.append(f"{len(answers) - layers} key and value projections of the cross attention")
-    return f"{how}computed once: {', '.join(once)} (the decoder's up to {MEMORY / 2**30:g} GiB a problem)"
+    if below:
+        once.append(f"decoder layers 0 to {below - 1} of {layers}")
+    if cross:
+        once.append(f"{cross} key and value projections of the cross attention")
+    return f"{how}computed once and kept, up to {MEMORY / 2**30:g} GiB: {', '.join(once)}"
 
 
-def _stacked(rows: list[torch.Tensor]) -> torch.Tensor:
-    """(b, S, hidden) with zeros on the right of each (s, hidden)."""
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+def _stacked(encoded: Mapping[int, torch.Tensor], sources: list[int]) -> torch.Tensor:
+    """(b, S, hidden) of the sources' (s, hidden), with zeros on the right of each."""
+    return nn.utils.rnn.pad_sequence([encoded[k] for k in sources], batch_first=True)
 
 
 def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
@@ -218,11 +246,13 @@ def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
     return largest[:, 0].double() + total.log()
 
 
-def _bytes(kept: Any) -> int:
-    """Memory of the tensors in what modules returned."""
+def _size(kept: Any) -> int:
+    """Bytes of what a group keeps, or of the tensors in what modules returned."""
+    if isinstance(kept, Group):
+        return _size((kept.memory, kept.kept))
     if isinstance(kept, torch.Tensor):
         return kept.numel() * kept.element_size()
-    return sum(map(_bytes, kept.values() if isinstance(kept, dict) else kept or ()))
+    return sum(map(_size, kept.values() if isinstance(kept, dict) else kept or ()))
 
 
 @contextmanager

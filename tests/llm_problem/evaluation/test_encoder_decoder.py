@@ -44,6 +44,7 @@ def mixed_batch():
         for position in {0, length // 2, length - 1}:
             for answer in (0, 1):
                 builder.read(sequence, position, int(rng.integers(5, 261)), answer)
+    builder.add_sequence([1, 7], sources[4])
     return builder.build()
 
 
@@ -126,9 +127,24 @@ def test_small_groups_and_little_memory_give_the_same_values(tokens, memory, sma
         groups = fast._groups[batch]
         assert sorted(np.concatenate([g.entry for g in groups]).tolist()) == list(range(batch.entries))
         assert len(groups) == len(batch.sequences) or tokens > 1
-        assert sum(encoder_decoder._bytes(g.kept) for g in groups) <= memory
+        assert fast._bytes() == sum(map(encoder_decoder._size, groups)) <= memory
+        assert all((g.memory is None) == (g.kept is None) for g in groups)
         if moved == "last layer":
             assert any(g.kept is None for g in groups) == (memory < 2**30)
+
+
+def test_sources_of_different_lengths_go_together_where_they_cost_little(small_model):
+    builder = BatchBuilder()
+    for length in range(4, 64):
+        builder.start_example(0)
+        builder.read(builder.add_sequence([1], builder.add_source([9] * length)), 0, 9, 0)
+    batch, groups = builder.build(), {}
+    for moved in ("last layer", "one of the cross projections"):
+        fast, serial = both(small_model("t5"), SUBSPACES[moved])
+        x = np.ones((1, serial.subspace.dimension))
+        np.testing.assert_allclose(fast.log_probs(x, batch), serial.log_probs(x, batch), rtol=0, atol=SINGLE)
+        groups[moved] = len(fast._groups[batch])
+    assert groups["last layer"] < groups["one of the cross projections"] < 10
 
 
 def test_what_x_does_not_move_runs_once(small_model, points):
@@ -308,9 +324,9 @@ def test_gradients_are_those_of_finite_differences(family, moved, small_model, l
 @pytest.mark.parametrize(
     ("moved", "says"),
     [
-        ("last layer", "computed once: the encoder, decoder layers 0 to 1 of 3, 2 key and value projections"),
+        ("last layer", "GiB: the encoder, decoder layers 0 to 1 of 3, 2 key and value projections of the cross"),
         ("one of the cross projections", "the encoder, decoder layers 0 to 0 of 3, 3 key and value projections"),
-        ("first layer", "computed once: the encoder, 6 key and value projections"),
+        ("first layer", "GiB: the encoder, 6 key and value projections"),
         ("encoder", "encoder and decoder are run"),
         ("all", "encoder and decoder are run"),
     ],
@@ -338,7 +354,7 @@ def test_embeddings_of_the_decoder_alone_do_not_move_the_encoder(small_model, po
             return iter(())
 
     fast, serial = EncoderDecoderEvaluator(loaded, Embeddings()), SerialEvaluator(loaded, Embeddings())
-    assert "computed once: the encoder, 6 key" in fast.description
+    assert "GiB: the encoder, 6 key" in fast.description
     X, batch = points(3, 2), mixed_batch()
     np.testing.assert_allclose(fast.log_probs(X, batch), serial.log_probs(X, batch), rtol=0, atol=2 * SINGLE)
 
