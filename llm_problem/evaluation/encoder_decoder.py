@@ -86,6 +86,10 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         self._fixed = [p for p in model.model.parameters() if id(p) not in moved]
         self._seen = self._versions()
 
+    def one_by_one(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """The same, under the name that `ReplayEvaluator` has for it: here candidates are always alone."""
+        return self.log_probs(X, batch)
+
     def _read(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         if changed is not None:
             return super()._read(batch, changed)  # gradients take the stock way

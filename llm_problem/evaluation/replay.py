@@ -1,56 +1,63 @@
 """The fast evaluator: what x cannot change is computed once and replayed.
 
-Layers below the first one that x moves give the same hidden states for every x. They are computed once for a batch;
-afterwards the stock forward runs with those layers answered from memory. Real tokens stand in one row without padding,
-and the head runs only where something is read. Everything else is the model's own code, so a family needs no plan of
-its own here, only the path of its layers (`models.families`) and the way it counts positions.
+Real tokens stand in one row without padding, common beginnings once (`packing`). Layers below the first one that x
+moves give the same hidden states for every x: they run once. What remains runs piece by piece where the family's form
+is known (`planned`), else through whole stock layers (`stock`).
+
+A value never depends on the population that it was evaluated in: candidates run in chunks of a width that follows from
+the problem's sizes, and a smaller chunk is used only where it was seen to give the same bits.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from llm_problem.evaluation.packed_attention import attention_packed
+from llm_problem.evaluation.gemm import weight_store
+from llm_problem.evaluation.packing import Row, cut, pack
+from llm_problem.evaluation.planned import Kept, NotPlannedError, PlannedEngine
 from llm_problem.evaluation.serial import SerialEvaluator
+from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
 TOKENS_PER_ROW = 4096  # a longer batch is cut into rows of about this many tokens, which bounds the memory
+# Candidates run together until their products are this much work: then the price of starting an operation no longer
+# counts, and wider chunks only need more memory (`python -m llm_problem.benchmarks width`).
+CHUNK_WORK = 6.2e9  # floating-point operations
+WIDEST = 64
 
 
 class NotReplayableError(ValueError):
     """This model has something that packing would get wrong; the message says what."""
 
 
-@dataclass
-class Row:
-    """Some sequences of a batch, packed.
+@dataclass(eq=False)
+class Packed:
+    """A batch as rows, with what each keeps, and the chunks that its candidates run in."""
 
-    `entry` picks their entries among the batch's; `row_of_entry` and `token` say what to read from the kept logits.
-    """
-
-    ids: torch.Tensor  # (1, T)
-    positions: torch.Tensor  # (1, T), starting anew at each sequence
-    bounds: tuple[int, ...]
-    entry: np.ndarray  # (e,)
-    keep: torch.Tensor  # (p,) places in the row where something is read
-    row_of_entry: torch.Tensor  # (e,) into keep
-    token: torch.Tensor  # (e,)
-    prefix: torch.Tensor | None = None  # (1, T, hidden) input of the first moved layer; None where x moves more
+    rows: list[Row]
+    kept: list[Kept | dict[str, torch.Tensor] | None]
+    width: int = 1
+    sizes: tuple[int, ...] = (1,)  # of chunks that give the same bits, ascending; the width is the last
+    recomputed: int = 0  # rows whose memory passed the limit
+    bytes: int = field(default=0)
 
 
 class ReplayEvaluator(SerialEvaluator):
-    """x → log-probabilities, one candidate at a time, all sequences of a batch at once, fixed layers from memory.
+    """x → log-probabilities (at places that a loss only compares: up to a constant, see `TokenBatch.contrast`).
+
+    Args:
+        model: the model.
+        subspace: what x moves.
+        batch: the one that will be asked for most, for the choice of the matrix libraries.
+        memory: bytes that packed weights and kept activations may take, each.
 
     Raises:
         NotReplayableError: a family or a setting that packed attention does not do exactly.
@@ -58,80 +65,174 @@ class ReplayEvaluator(SerialEvaluator):
 
     name = "replay"
 
-    def __init__(self, model: LoadedModel, subspace: BoundSubspace) -> None:
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace, batch: TokenBatch, memory: int = 2 << 30) -> None:
         require_replayable(model)
         super().__init__(model, subspace)
+        self._limit = memory
         family = FAMILIES[model.model.config.model_type]
-        self._stack = model.model.get_submodule(family.layers)
-        self._first = first_moved_layer(family.layers, len(self._stack), subspace.parameters)
+        attention = model.model.get_submodule(f"{family.layers}.0.{family.parts['q_proj'].module}".rpartition(".")[0])
+        self._causal = bool(getattr(attention, "is_causal", model.kind == "causal"))
         self._offset = position_offset(model)
-        # Newer causal models compute the logits of chosen positions only.
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.model.forward).parameters
-        kept = (
-            f"layers 0 to {self._first - 1} of {len(self._stack)} are computed once" if self._first else "all are run"
-        )
-        self.description = f"stock layers on packed sequences, {kept}"
-        self._rows: WeakKeyDictionary[TokenBatch, list[Row]] = WeakKeyDictionary()
-        self._fixed = [p for name, p in model.model.named_parameters() if name not in self._parameters]
-        self._seen = self._versions()
+        self._all = list(model.model.parameters())
+        self._batches: WeakKeyDictionary[TokenBatch, Packed] = WeakKeyDictionary()
+        self._typical = self._pack(batch, next(cut(batch, TOKENS_PER_ROW)))
+        with self.model.lock:
+            self._start()
 
-    def _read(self, batch: TokenBatch, changed: Any = None) -> torch.Tensor:
-        if changed is not None:
-            return super()._read(batch, changed)  # gradients take the stock way
-        values = torch.empty(batch.entries, dtype=torch.float64)
-        with attention_packed(self.model.model):
-            for row in self._rows_of(batch):
-                logits = self._run(row)  # (p, V)
-                read = logits[row.row_of_entry, row.token].double()  # (e,)
-                values[row.entry] = (read - _log_normaliser(logits)[row.row_of_entry]).cpu()
-        return values
+    def _start(self) -> None:
+        self._seen = self._versions()
+        self._batches.clear()
+        self.engine: PlannedEngine | StockEngine
+        try:
+            self.engine = PlannedEngine(self.model, self.subspace, weight_store(self.model, self._limit), self._typical)
+            self._why = ""
+        except NotPlannedError as error:
+            self.engine, self._why = StockEngine(self.model, self.subspace.parameters), str(error)
+
+    @property
+    def planned(self) -> bool:
+        return isinstance(self.engine, PlannedEngine)
+
+    @property
+    def description(self) -> str:  # type: ignore[override]
+        """What is done, in one line."""
+        first, count = self.engine.first, self.model.layers
+        how = "layers run piece by piece" if self.planned else f"whole stock layers ({self._why})"
+        kept = f"layers 0 to {first - 1} of {count} computed once" if first else f"all {count} layers run"
+        return f"sequences packed without padding, {kept}, {how}"
+
+    def log_probs(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        with self.model.lock, torch.inference_mode():
+            self._refresh()
+            packed = self._packed(batch)
+            values = np.empty((len(X), batch.entries))
+            start = 0
+            while start < len(X):
+                size = _next_size(len(X) - start, packed.sizes)
+                chunk = X[start : start + size]
+                if len(chunk) < size:
+                    chunk = np.concatenate([chunk, np.zeros((size - len(chunk), X.shape[1]))])
+                values[start : start + size] = self._chunk(chunk, packed, batch)[: len(X) - start]
+                start += size
+            return values
+
+    def one_by_one(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """The same without chunks and without keeping anything."""
+        with self.model.lock, torch.inference_mode():
+            self._refresh()
+            packed = self._new(batch)
+            return np.concatenate([self._chunk(x[None], packed, batch) for x in X])
+
+    def gemms(self, batch: TokenBatch) -> list[tuple[int, int, int, int]]:
+        """The frozen matrix products of one evaluation of one candidate: (count, rows, inputs, outputs)."""
+        if not isinstance(self.engine, PlannedEngine):
+            return []
+        with self.model.lock, torch.inference_mode():
+            rows = self._packed(batch).rows
+        return [p for row in rows for p in self.engine.products(row, contrast=batch.contrast)]
+
+    def memory(self, batch: TokenBatch) -> dict[str, Any]:
+        """Bytes of packed weights (shared by all problems on the model) and of what the batch's rows keep."""
+        with self.model.lock, torch.inference_mode():
+            packed = self._packed(batch)
+        store = weight_store(self.model, self._limit)
+        return {
+            "limit": self._limit,
+            "packed_weights": store.nbytes,
+            "weights_left_out": store.left_out,
+            "kept_activations": sum(_nbytes(kept) for kept in packed.kept),
+            "rows": len(packed.rows),
+            "rows_recomputed": packed.recomputed,
+            "candidates_at_once": packed.width,
+        }
 
     def _versions(self) -> list[tuple[int, int]]:
-        """What differs after somebody else has written to the weights that x does not move."""
-        return [(p.data_ptr(), p._version) for p in self._fixed]
+        """What differs after somebody else has written to the weights."""
+        return [(p.data_ptr(), p._version) for p in self._all]
 
-    def _rows_of(self, batch: TokenBatch) -> list[Row]:
-        if (versions := self._versions()) != self._seen:
-            self._rows.clear()
-            self._seen = versions
-        if batch not in self._rows:
-            self._rows[batch] = [self._pack(batch, chosen) for chosen in _cut(batch, TOKENS_PER_ROW)]
-        return self._rows[batch]
+    def _refresh(self) -> None:
+        if self._versions() != self._seen:
+            self._start()
+
+    def _packed(self, batch: TokenBatch) -> Packed:
+        found = self._batches.get(batch)
+        if found is None:
+            found = self._new(batch)
+            found.width = self._width(found, batch)
+            found.sizes = (found.width,)
+            if found.width > 1:
+                found.sizes = self._same_bits(found, batch)
+            self._batches[batch] = found
+        return found
+
+    def _new(self, batch: TokenBatch) -> Packed:
+        rows = [self._pack(batch, chosen) for chosen in cut(batch, TOKENS_PER_ROW)]
+        return Packed(rows, [None] * len(rows))
 
     def _pack(self, batch: TokenBatch, chosen: range) -> Row:
-        sequences = [batch.sequences[number] for number in chosen]
-        bounds = np.concatenate([[0], np.cumsum([s.size for s in sequences])])
-        positions = np.concatenate([np.arange(s.size) + self._offset for s in sequences])
-        entry = np.flatnonzero((batch.sequence >= chosen.start) & (batch.sequence < chosen.stop))
-        place = bounds[batch.sequence[entry] - chosen.start] + batch.position[entry]
-        keep, row_of_entry = np.unique(place, return_inverse=True)
-        device = next(self.model.model.parameters()).device
-        return Row(
-            ids=torch.as_tensor(np.concatenate(sequences), device=device)[None, :],
-            positions=torch.as_tensor(positions, device=device)[None, :],
-            bounds=tuple(bounds.tolist()),
-            entry=entry,
-            keep=torch.as_tensor(keep, device=device),
-            row_of_entry=torch.as_tensor(row_of_entry, device=device),
-            token=torch.as_tensor(batch.token[entry], device=device),
-        )
+        device = next(iter(self._all)).device
+        return pack(batch, chosen, causal=self._causal, offset=self._offset, device=device)
 
-    def _run(self, row: Row) -> torch.Tensor:
-        """Logits (p, V) of a row at its kept places."""
-        with ExitStack() as hooks:
-            if row.prefix is not None:
-                hooks.enter_context(_answered(self._stack, self._first, row.prefix))
-            elif self._first:
-                hooks.enter_context(_watched(self._stack[self._first], lambda hidden: setattr(row, "prefix", hidden)))
-            options: dict[str, Any] = {"use_cache": False} if self._takes_cache else {}
-            if self._keeps_logits:
-                options["logits_to_keep"] = row.keep
+    def _width(self, packed: Packed, batch: TokenBatch) -> int:
+        """How many candidates run together: a power of two that follows from the sizes alone."""
+        if not isinstance(self.engine, PlannedEngine):
+            return 1
+        products = [p for row in packed.rows for p in self.engine.products(row, contrast=batch.contrast)]
+        work = sum(2.0 * count * m * k * n for count, m, k, n in products)
+        most = min(WIDEST, int(CHUNK_WORK / max(work, 1.0)))
+        return 1 << (most.bit_length() - 1) if most > 1 else 1
+
+    def _same_bits(self, packed: Packed, batch: TokenBatch) -> tuple[int, ...]:
+        """Chunk sizes that give the same bits as the full width; every place in a chunk is tried.
+
+        Matrix libraries choose their kernels by shape, so that agreement on random numbers to the last bit is
+        agreement on all. Where two places of one chunk differ, candidates run one at a time.
+        """
+        width = packed.width
+        X = np.random.Generator(np.random.PCG64(0)).standard_normal((width, self.subspace.dimension))
+        expected = self._chunk(X, packed, batch)
+        for shift in (1, width // 2):
+            if not np.array_equal(self._chunk(np.roll(X, shift, axis=0), packed, batch), np.roll(expected, shift, 0)):
+                packed.width = 1
+                return (1,)
+        sizes = [width]
+        size = width // 2
+        while size:
+            parts = [self._chunk(X[k : k + size], packed, batch) for k in range(0, width, size)]
+            if np.array_equal(np.concatenate(parts), expected):
+                sizes.append(size)
+            size //= 2
+        return tuple(sorted(sizes))
+
+    def _chunk(self, X: np.ndarray, packed: Packed, batch: TokenBatch) -> np.ndarray:
+        """(n, E) of n candidates at once."""
+        values = np.empty((len(X), batch.entries))
+        for number, row in enumerate(packed.rows):
+            kept = packed.kept[number]
+            if isinstance(self.engine, PlannedEngine):
+                if not isinstance(kept, Kept):
+                    kept = self.engine.prepare(row)
+                points = torch.from_numpy(X).to(self.engine.device)
+                found = self.engine.values(points, row, kept, contrast=batch.contrast)
             else:
-                hooks.enter_context(_head_reads(self.model.model, row.keep))
-            output = self.model.model(
-                input_ids=row.ids, position_ids=row.positions, packed_bounds=row.bounds, **options
-            )
-        return output.logits[0]
+                kept = kept if isinstance(kept, dict) else {}
+                found = torch.empty((len(X), len(row.entry)), dtype=torch.float64)
+                for i in range(len(X)):
+                    with self.changed(X[i : i + 1]):
+                        found[i] = self.engine.read(row, kept)
+            values[:, row.entry] = found.cpu().numpy()
+            if packed.kept[number] is None:
+                self._keep(packed, number, kept)
+        return values
+
+    def _keep(self, packed: Packed, number: int, kept: Kept | dict[str, torch.Tensor]) -> None:
+        """Remember what a row keeps, while that fits the limit."""
+        size = _nbytes(kept)
+        if packed.bytes + size <= self._limit:
+            packed.kept[number] = kept
+            packed.bytes += size
+        else:
+            packed.recomputed = len(packed.rows) - sum(k is not None for k in packed.kept)
 
 
 def require_replayable(model: LoadedModel) -> None:
@@ -157,87 +258,18 @@ def require_replayable(model: LoadedModel) -> None:
         raise NotReplayableError("it has relative positions")
 
 
-def first_moved_layer(path: str, count: int, parameters: tuple[str, ...]) -> int:
-    """Number of the first layer that any of the moved tensors belongs to; 0 where one is outside the layers.
-
-    A tensor after the layers (final norm, head) moves nothing below it, but is told from the embeddings only by name,
-    and tied heads are both: anything outside the layers counts as the bottom.
-    """
-    first = count - 1
-    for name in parameters:
-        inside, _, rest = name.partition(f"{path}.")
-        if inside or not rest:
-            return 0
-        first = min(first, int(rest.split(".", 1)[0]))
-    return first
-
-
 def position_offset(model: LoadedModel) -> int:
     """The position of a sequence's first token as the model counts it."""
     config = model.model.config
     return config.pad_token_id + 1 if config.model_type == "roberta" else 0
 
 
-def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
-    """log Σ exp(logits) (p,) float64 of logits (p, V).
-
-    The largest is subtracted and the sum taken in float64, so that single precision is lost nowhere that counts.
-    """
-    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
-    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
-    return largest[:, 0].double() + total.log()
+def _next_size(left: int, sizes: tuple[int, ...]) -> int:
+    """The largest chunk that `left` candidates fill, else the smallest that holds them."""
+    return max((size for size in sizes if size <= left), default=sizes[0])
 
 
-def _cut(batch: TokenBatch, tokens: int) -> Iterator[range]:
-    """Ranges of whole sequences of at most `tokens` tokens (or one sequence, where that is longer)."""
-    start = total = 0
-    for number, sequence in enumerate(batch.sequences):
-        if number > start and total + sequence.size > tokens:
-            yield range(start, number)
-            start, total = number, 0
-        total += sequence.size
-    yield range(start, len(batch.sequences))
-
-
-@contextmanager
-def _watched(layer: Any, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Hand the hidden states that enter a layer to `see`."""
-
-    def hook(module: Any, args: tuple, kwargs: dict) -> None:
-        see(args[0] if args else kwargs["hidden_states"])
-
-    handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _answered(stack: Any, first: int, hidden: torch.Tensor) -> Iterator[None]:
-    """The layers below `first` answer at once, so that `hidden` enters layer `first`."""
-    layers = [stack[number] for number in range(first)]
-    try:
-        for layer in layers:
-            # An instance attribute shadows the class's method; deleting it brings that back.
-            layer.forward = lambda *args, **kwargs: hidden
-        yield
-    finally:
-        for layer in layers:
-            layer.__dict__.pop("forward", None)
-
-
-@contextmanager
-def _head_reads(model: Any, keep: torch.Tensor) -> Iterator[None]:
-    """Let the head of a model without `logits_to_keep` see only the kept places."""
-    head = model.get_output_embeddings()
-    name = next(name for name, module in model.named_children() if any(m is head for m in module.modules()))
-
-    def hook(module: Any, args: tuple) -> tuple:
-        return (args[0][:, keep], *args[1:])
-
-    handle = model.get_submodule(name).register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _nbytes(kept: Any) -> int:
+    if isinstance(kept, dict):
+        return sum(t.numel() * t.element_size() for t in kept.values())
+    return 0 if kept is None else kept.nbytes

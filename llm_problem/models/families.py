@@ -1,7 +1,8 @@
-"""Where each model family keeps its layers and projections, under one set of names.
+"""Where each model family keeps its layers and projections, under one set of names, and how its layers are built.
 
 The names are Llama's (`q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`); a family that
-fuses projections says which output rows are which. A family that is not listed works by its own module names.
+fuses projections says which output rows are which. A family that is not listed works by its own module names. A new
+one costs an entry here: the paths and, for the fast evaluator, a `Form`; tests run over all entries.
 
 An encoder-decoder family's layers are those of its decoder, whose cross attention has the names `cross_q_proj`,
 `cross_k_proj`, `cross_v_proj` and `cross_o_proj`; the encoder is a family of its own beside it.
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.nn.functional import gelu
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,32 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Form:
+    """How the pieces of a layer make up the layer, and what follows the last one.
+
+    `residual` says of a configuration where the norms stand: "pre" (x + f(norm(x)), attention then MLP), "parallel"
+    (x + attention(norm(x)) + mlp(norm'(x))) or "post" (norm(x + f(x)), attention then MLP).
+    """
+
+    norms: tuple[str, str]
+    """Paths in a layer: the norm of attention and that of the MLP."""
+    activation: str
+    """Path in a layer."""
+    tail: tuple[str | Callable[[Any], Any], ...]
+    """What stands between the last layer and the output embeddings: paths in the model, or functions."""
+    residual: Callable[[Any], str] = lambda config: "pre"
+
+
+@dataclass(frozen=True)
 class Family:
-    """Path of the list of layers, and the named projections inside one layer; `encoder` where there is one beside."""
+    """Path of the list of layers, the named projections inside one layer, and the form of a layer where it is known.
+
+    `encoder` is the family of the encoder's layers where there are layers of a decoder beside them.
+    """
 
     layers: str
     parts: Mapping[str, Part] = field(default_factory=dict)
+    form: Form | None = None
     encoder: Family | None = None
 
 
@@ -64,6 +87,7 @@ _LLAMA = Family(
         up_proj="mlp.up_proj",
         down_proj="mlp.down_proj",
     ),
+    Form(("input_layernorm", "post_attention_layernorm"), "mlp.act_fn", ("model.norm",)),
 )
 _BERT = _named(
     q_proj="attention.self.query",
@@ -73,6 +97,7 @@ _BERT = _named(
     up_proj="intermediate.dense",
     down_proj="output.dense",
 )
+_BERT_NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 
 FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
@@ -88,6 +113,7 @@ FAMILIES: dict[str, Family] = {
             "v_proj": Part("attn.c_attn", _third(2)),
             **_named(o_proj="attn.c_proj", up_proj="mlp.c_fc", down_proj="mlp.c_proj"),
         },
+        Form(("ln_1", "ln_2"), "mlp.act", ("transformer.ln_f",)),
     ),
     "gpt_neox": Family(
         "gpt_neox.layers",
@@ -97,6 +123,12 @@ FAMILIES: dict[str, Family] = {
             "v_proj": Part("attention.query_key_value", _interleaved(2)),
             **_named(o_proj="attention.dense", up_proj="mlp.dense_h_to_4h", down_proj="mlp.dense_4h_to_h"),
         },
+        Form(
+            ("input_layernorm", "post_attention_layernorm"),
+            "mlp.act",
+            ("gpt_neox.final_layer_norm",),
+            lambda config: "parallel" if config.use_parallel_residual else "pre",
+        ),
     ),
     "opt": Family(
         "model.decoder.layers",
@@ -108,9 +140,33 @@ FAMILIES: dict[str, Family] = {
             up_proj="fc1",
             down_proj="fc2",
         ),
+        Form(
+            ("self_attn_layer_norm", "final_layer_norm"),
+            "activation_fn",
+            ("model.decoder.final_layer_norm", "model.decoder.project_out"),
+            lambda config: "pre" if config.do_layer_norm_before else "post",
+        ),
     ),
-    "bert": Family("bert.encoder.layer", _BERT),
-    "roberta": Family("roberta.encoder.layer", _BERT),
+    "bert": Family(
+        "bert.encoder.layer",
+        _BERT,
+        Form(
+            _BERT_NORMS,
+            "intermediate.intermediate_act_fn",
+            ("cls.predictions.transform",),
+            lambda config: "post",
+        ),
+    ),
+    "roberta": Family(
+        "roberta.encoder.layer",
+        _BERT,
+        Form(
+            _BERT_NORMS,
+            "intermediate.intermediate_act_fn",
+            ("lm_head.dense", gelu, "lm_head.layer_norm"),
+            lambda config: "post",
+        ),
+    ),
 }
 
 
@@ -126,7 +182,7 @@ def _t5(config: Any) -> Family:
         return {name: Part(f"{path}.{module}") for name, module in {**first, "down_proj": "wo"}.items()}
 
     own, cross = attention("layer.0.SelfAttention"), attention("layer.1.EncDecAttention", "cross_")
-    return Family("decoder.block", {**own, **mlp(2), **cross}, Family("encoder.block", {**own, **mlp(1)}))
+    return Family("decoder.block", {**own, **mlp(2), **cross}, encoder=Family("encoder.block", {**own, **mlp(1)}))
 
 
 def _marian(config: Any) -> Family:
@@ -144,7 +200,7 @@ def _marian(config: Any) -> Family:
         cross_v_proj="encoder_attn.v_proj",
         cross_o_proj="encoder_attn.out_proj",
     )
-    return Family("model.decoder.layers", {**own, **cross}, Family("model.encoder.layers", own))
+    return Family("model.decoder.layers", {**own, **cross}, encoder=Family("model.encoder.layers", own))
 
 
 ENCODER_DECODERS: dict[str, Callable[[Any], Family]] = {"t5": _t5, "mt5": _t5, "marian": _marian}

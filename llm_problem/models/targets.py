@@ -100,6 +100,12 @@ def _targets_in(model: Any, family: Family, modules: Sequence[str], layers: Laye
     return targets
 
 
+def layer_targets(model: Any, index: int) -> dict[str, Target]:
+    """All weight matrices of one layer by name: the family's names first, then the layer's own."""
+    family = family_of(model)
+    return _available(model, family, index, model.get_submodule(f"{family.layers}.{index}"))
+
+
 def _layer_numbers(layers: Layers, count: int) -> list[int]:
     if layers is None:
         return list(range(count))

@@ -21,6 +21,9 @@ class TokenBatch:
     at `position[e]` of sequence `sequence[e]`; it belongs to answer `answer[e]` of example `example[e]`. All five are
     (E,) int64, ordered by sequence. `label` (N,) is the right answer of each example.
 
+    `contrast` says that the loss depends only on differences between entries at the same place of a sequence, as where
+    single words compete: then their logits are as good as their log-probabilities, and evaluators may return those.
+
     For an encoder-decoder model `sequences` are what the decoder reads, from its start token on; `sources` holds what
     the encoder reads, each (s,) int64, and sequence k is predicted from source `source[k]`, (S,) int64. Both are empty
     for other models.
@@ -33,6 +36,7 @@ class TokenBatch:
     example: np.ndarray
     answer: np.ndarray
     label: np.ndarray
+    contrast: bool = False
     sources: tuple[np.ndarray, ...] = ()
     source: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
@@ -77,9 +81,18 @@ class TokenBatch:
             example=new_example[self.example[kept]],
             answer=self.answer[kept],
             label=self.label[chosen],
+            contrast=self.contrast,
             sources=tuple(self.sources[old] for old in new_source),
             source=np.array([new_source[old] for old in read], dtype=np.int64),
         )
+
+    def comparable(self, log_probs: np.ndarray) -> np.ndarray:
+        """Values (…, E) of two evaluators in a form that can be compared: with `contrast`, less each place's first."""
+        if not self.contrast:
+            return log_probs
+        place = self.sequence * (int(self.position.max()) + 1) + self.position
+        _, first, which = np.unique(place, return_index=True, return_inverse=True)
+        return log_probs - log_probs[..., first[which]]
 
 
 class BatchBuilder:
@@ -111,13 +124,18 @@ class BatchBuilder:
         """Read log p(token) at a position of a sequence, for an answer of the example started last."""
         self._entries.append((sequence, position, token, len(self._labels) - 1, answer))
 
-    def build(self) -> TokenBatch:
+    def build(self, *, labels_compete: bool = False) -> TokenBatch:
+        """The batch; `labels_compete`: the loss only compares the answers of an example with each other."""
         table = np.asarray(self._entries, dtype=np.int64).reshape(-1, 5)
         sequence, position, token, example, answer = table[np.argsort(table[:, 0], kind="stable")].T.copy()
         label = np.asarray(self._labels, dtype=np.int64)
+        # One entry an answer, all at one place of their example.
+        pairs, entries = np.unique(table[:, 3:5], axis=0), len(table)
+        places = np.unique(table[:, [3, 0, 1]], axis=0)
+        contrast = labels_compete and len(pairs) == entries and len(places) == len(np.unique(table[:, 3]))
         sources, source = tuple(self._sources), np.asarray(self._source, dtype=np.int64)
         if source.size != (len(self._sequences) if sources else 0):
             raise ValueError(f"{len(self._sequences)} sequences, but {source.size} of them have a source")
         return TokenBatch(
-            tuple(self._sequences), sequence, position, token, example, answer, label, sources=sources, source=source
+            tuple(self._sequences), sequence, position, token, example, answer, label, contrast, sources, source
         )

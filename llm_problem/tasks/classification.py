@@ -180,7 +180,7 @@ class Classification(Task):
         for text, label in self.examples(split, seed):
             builder.start_example(label)
             write(builder, model.tokenizer, template, text, words, limit)
-        return builder.build()
+        return builder.build(labels_compete=True)
 
     def loss(self, log_probs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         cells = torch.as_tensor(batch.example * len(self._labels) + batch.answer)

@@ -37,13 +37,13 @@ def test_unknown_name_is_refused_with_the_names_there_are(asked):
 
 @pytest.mark.parametrize("wrong", ["always", "from memory"])
 def test_an_evaluator_that_is_wrong_is_found_out(wrong, asked, monkeypatch):
-    right = ReplayEvaluator._run
+    right, calls = ReplayEvaluator._chunk, []
 
-    def run(self, row):
-        kept = row.prefix is not None
-        return right(self, row) * (1.1 if wrong == "always" or kept else 1.0)
+    def chunk(self, *args):
+        calls.append(args)
+        return right(self, *args) * (1.1 if wrong == "always" or len(calls) > 1 else 1.0)
 
-    monkeypatch.setattr(ReplayEvaluator, "_run", run)
+    monkeypatch.setattr(ReplayEvaluator, "_chunk", chunk)
     evaluator, reason = asked("auto")
     assert evaluator.name == "serial"
     assert "differs from the serial one by" in reason
@@ -52,8 +52,8 @@ def test_an_evaluator_that_is_wrong_is_found_out(wrong, asked, monkeypatch):
 
 
 def test_values_that_are_not_finite_on_one_side_only_are_found_out(asked, monkeypatch):
-    right = ReplayEvaluator._run
-    monkeypatch.setattr(ReplayEvaluator, "_run", lambda self, row: right(self, row) * torch.nan)
+    right = ReplayEvaluator._chunk
+    monkeypatch.setattr(ReplayEvaluator, "_chunk", lambda self, *args: right(self, *args) * np.nan)
     assert asked("auto")[0].name == "serial"
 
 

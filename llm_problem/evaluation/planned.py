@@ -1,0 +1,176 @@
+"""The fast engine: layers whose form is known run piece by piece, for several candidates at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from llm_problem.evaluation.gemm import WeightStore, working_dtype
+from llm_problem.evaluation.layer import Layer, Memo, Places
+from llm_problem.evaluation.packed_attention import attention_packed
+from llm_problem.evaluation.packing import Row
+from llm_problem.evaluation.projection import Started
+from llm_problem.evaluation.reading import Reader
+from llm_problem.evaluation.rotary import turns
+from llm_problem.models.families import FAMILIES
+from llm_problem.models.loading import LoadedModel
+from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.subspaces.deltas import Delta, LowRankDelta, WeightDelta
+
+
+class NotPlannedError(ValueError):
+    """This problem needs whole stock layers; the message says why."""
+
+
+class _Reached(Exception):
+    """Ends a forward pass that has brought what was wanted of it."""
+
+
+@dataclass(eq=False)
+class Kept:
+    """What one row keeps from call to call."""
+
+    h: torch.Tensor  # (1, T, hidden) before the first moved layer
+    everywhere: Places
+    at_keep: Places
+    memo: Memo = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return _size([self.h, self.memo])
+
+
+class PlannedEngine:
+    """Runs the layers from the first moved one on.
+
+    Args:
+        model: the model.
+        subspace: what x moves.
+        store: where packed weights are kept.
+        row: a typical row, for the choice of the matrix libraries.
+
+    Raises:
+        NotPlannedError: something is moved that is no projection of a layer, or the family's form is not known.
+    """
+
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace, store: WeightStore, row: Row) -> None:
+        self.model, self.subspace, self.store = model, subspace, store
+        family = FAMILIES[model.model.config.model_type]
+        if family.form is None:
+            raise NotPlannedError(f"the form of {model.model.config.model_type} layers is not known here")
+        self._stack = model.model.get_submodule(family.layers)
+        self.device = next(model.model.parameters()).device
+        by_layer = _by_layer(subspace, family.layers, self.device)
+        self.first, count = min(by_layer), len(self._stack)
+        rotary = self._rotary()
+        try:
+            self.layers = [
+                Layer(
+                    store,
+                    model.model,
+                    index,
+                    by_layer.get(index, []),
+                    rotary=rotary,
+                    last=index == count - 1,
+                    rows=row.tokens,
+                    asking=len(row.keep),
+                )
+                for index in range(self.first, count)
+            ]
+            self.reader = Reader(store, model.model, len(row.keep))
+        except (KeyError, AttributeError, ValueError) as error:
+            raise NotPlannedError(f"it has a piece that is not known here: {error}") from error
+
+    def prepare(self, row: Row) -> Kept:
+        """Run the layers below the first moved one. Hold the model's lock."""
+        with attention_packed(self.model.model):
+            h, options = self._reach(input_ids=row.ids, position_ids=row.positions, packed=row.everywhere)
+        h = h.to(working_dtype(h.dtype))
+        turning = options.get("position_embeddings")
+        by = None if turning is None else turns(*turning)
+        asked = None if by is None else by.index_select(0, row.keep)
+        return Kept(
+            h,
+            Places(row.everywhere, None, by, by),
+            Places(row.at_keep, row.keep, asked, by),
+        )
+
+    def values(self, X: torch.Tensor, row: Row, kept: Kept, *, contrast: bool) -> torch.Tensor:
+        """(n, e) float64: the entries of a row for candidates X (n, d)."""
+        changes = self.subspace.deltas(X)
+        h, memo = kept.h, kept.memo
+        for layer in self.layers:
+            places = kept.at_keep if layer.last else kept.everywhere
+            h = layer.run(h, places, changes, len(X), memo)
+            memo = None
+        return self.reader.contrast(h, row) if contrast else self.reader.log_probs(h, row)
+
+    def products(self, row: Row, *, contrast: bool) -> list[tuple[int, int, int, int]]:
+        """The frozen matrix products of one evaluation: (count, rows, inputs, outputs)."""
+        wanted = []
+        for number, layer in enumerate(self.layers):
+            wanted += layer.products(row.tokens, len(row.keep), first=number == 0)
+        if not contrast:
+            wanted += [(1, len(row.keep), inputs, outputs) for inputs, outputs in self.reader.products]
+        return wanted
+
+    def _rotary(self) -> int:
+        """How many numbers of a head the model turns by position."""
+        with torch.inference_mode():
+            _, options = self._reach(input_ids=torch.zeros((1, 2), dtype=torch.int64, device=self.device))
+        turning = options.get("position_embeddings")
+        return 0 if turning is None else int(turning[0].shape[-1])
+
+    def _reach(self, **inputs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+        """What the first moved layer is called with in a stock forward pass, which ends there."""
+        seen: dict[str, Any] = {}
+
+        def see(module: Any, args: tuple, options: dict[str, Any]) -> None:
+            seen["h"] = args[0] if args else options["hidden_states"]
+            seen["options"] = options
+            raise _Reached
+
+        handle = self._stack[self.first].register_forward_pre_hook(see, with_kwargs=True)
+        try:
+            self.model.model(**inputs, **({"use_cache": False} if self._takes_cache else {}))
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        return seen["h"], seen["options"]
+
+    @property
+    def _takes_cache(self) -> bool:
+        import inspect
+
+        return "use_cache" in inspect.signature(self.model.model.forward).parameters
+
+
+def _by_layer(subspace: BoundSubspace, path: str, device: torch.device) -> dict[int, list[tuple[int, Delta]]]:
+    """Layer → its deltas, numbered as the subspace returns them."""
+    found: dict[int, list[tuple[int, Delta]]] = {}
+    deltas = subspace.deltas(torch.zeros((1, subspace.dimension), dtype=torch.float64, device=device))
+    for number, delta in enumerate(deltas):
+        if not isinstance(delta, LowRankDelta | WeightDelta):
+            raise NotPlannedError("x moves whole tensors")
+        inside, _, rest = delta.parameter.partition(f"{path}.")
+        if inside or not rest:
+            raise NotPlannedError(f"x moves {delta.parameter}, which is in no layer")
+        found.setdefault(int(rest.split(".", 1)[0]), []).append((number, delta))
+    return found
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors in what a row keeps."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Started):
+        return value.nbytes
+    if isinstance(value, dict):
+        return _size(list(value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(_size(item) for item in value)
+    return int(getattr(value, "nbytes", 0))

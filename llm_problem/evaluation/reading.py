@@ -1,0 +1,116 @@
+"""From hidden states at the places that are read to the log-probabilities of the entries.
+
+The model's own final norm and head transform run at those places only. Where a loss compares tokens at the same place
+only (`TokenBatch.contrast`), the head is the rows of those tokens; else the vocabulary goes by in blocks, and its
+logits are never all in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from llm_problem.evaluation.gemm import FrozenLinear, WeightStore
+from llm_problem.evaluation.packing import Row
+from llm_problem.models.families import FAMILIES
+
+BLOCK = 4096  # tokens of the vocabulary at once
+LOGITS = 4_194_304  # at most this many logits at once (16 MiB in single precision)
+
+
+class Reader:
+    """The end of a model whose family has a form.
+
+    Args:
+        store: where packed weights are kept.
+        model: the transformers model.
+        rows: how many places are read at once, for the choice of the matrix library.
+    """
+
+    def __init__(self, store: WeightStore, model: Any, rows: int) -> None:
+        form = FAMILIES[model.config.model_type].form
+        assert form is not None
+        self._tail = [_piece(model, piece) for piece in form.tail]
+        head = model.get_output_embeddings()
+        self._weight, self._bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
+        self._store, self._rows = store, rows
+        self._blocks: list[FrozenLinear] | None = None
+
+    def contrast(self, h: torch.Tensor, row: Row) -> torch.Tensor:
+        """Logits (n, e) float64 of the entries, for hidden states h (n, p, hidden): log-probabilities but for a
+        constant at each place."""
+        bias = None if self._bias is None else self._bias[row.words].to(h.dtype)
+        logits = linear(self._end(h), self._weight[row.words].to(h.dtype), bias)  # (n, p, k)
+        return logits[:, row.place_of_entry, row.word_of_entry].double()
+
+    def log_probs(self, h: torch.Tensor, row: Row) -> torch.Tensor:
+        """Log-probabilities (n, e) float64 of the entries, for hidden states h (n, p, hidden)."""
+        h = self._end(h)
+        n, p, _ = h.shape
+        flat = h.reshape(n * p, -1)
+        entry_row = (torch.arange(n, device=h.device)[:, None] * p + row.place_of_entry).ravel()  # (n · e,)
+        entry_token = row.token.expand(n, -1).reshape(-1)
+        found = torch.empty(len(entry_row), dtype=torch.float64, device=h.device)
+        at_once = max(1, LOGITS // BLOCK)
+        for start in range(0, n * p, at_once):
+            mine = (entry_row >= start) & (entry_row < start + at_once)
+            found[mine] = self._some(flat[start : start + at_once], entry_row[mine] - start, entry_token[mine])
+        return found.view(n, -1)
+
+    @property
+    def products(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of the blocks of the vocabulary."""
+        hidden, vocabulary = self._weight.shape[1], self._weight.shape[0]
+        return [(hidden, min(BLOCK, vocabulary - start)) for start in range(0, vocabulary, BLOCK)]
+
+    def _end(self, h: torch.Tensor) -> torch.Tensor:
+        for piece in self._tail:
+            h = piece(h)
+        return h
+
+    def _some(self, h: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (e,) of the tokens at the rows of h (m, hidden)."""
+        picked = torch.empty(len(rows), dtype=torch.float64, device=h.device)
+        largest = torch.full((len(h), 1), -torch.inf, device=h.device, dtype=h.dtype)
+        total = torch.zeros((len(h), 1), dtype=torch.float64, device=h.device)
+        for number, block in enumerate(self._vocabulary()):
+            logits = block(h)  # (m, BLOCK)
+            mine = torch.div(tokens, BLOCK, rounding_mode="floor") == number
+            picked[mine] = logits[rows[mine], tokens[mine] - number * BLOCK].double()
+            higher = torch.maximum(largest, logits.amax(dim=-1, keepdim=True))
+            # Σ exp(l − m), with m the largest so far: what was summed before is brought down to it.
+            total *= (largest - higher).double().exp()
+            total += logits.sub_(higher).exp_().sum(dim=-1, keepdim=True)
+            largest = higher
+        normaliser = (largest.double() + total.log())[:, 0]
+        return picked - normaliser[rows]
+
+    def _vocabulary(self) -> list[FrozenLinear]:
+        if self._blocks is None:
+            self._blocks = [self._block(start) for start in range(0, len(self._weight), BLOCK)]
+        return self._blocks
+
+    def _block(self, start: int) -> FrozenLinear:
+        weight, bias = self._weight, self._bias
+        key = ("head", start, weight.data_ptr(), weight._version, weight.dtype)
+
+        def build() -> tuple[torch.Tensor, torch.Tensor | None]:
+            return weight[start : start + BLOCK], None if bias is None else bias[start : start + BLOCK]
+
+        return self._store.get(key, build, self._rows)
+
+
+def _piece(model: Any, piece: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A part of the tail as a function; one that this model does without changes nothing."""
+    if not isinstance(piece, str):
+        return piece
+    parent, _, name = piece.rpartition(".")
+    module = getattr(model.get_submodule(parent), name)
+    if module is None:
+        return lambda h: h
+    low = any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
+    return copy.deepcopy(module).float() if low else module

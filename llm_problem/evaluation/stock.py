@@ -1,0 +1,129 @@
+"""Whole stock layers on packed rows: for changes of whole tensors, and for layers whose form is not known.
+
+Layers below the first moved one are answered from memory; the head runs only where something is read. Everything else
+is the model's own code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from llm_problem.evaluation.packed_attention import attention_packed
+from llm_problem.evaluation.packing import Row
+from llm_problem.models.families import FAMILIES
+from llm_problem.models.loading import LoadedModel
+
+
+class StockEngine:
+    """Reads rows from a model whose weights are those of the candidate. Hold the model's lock.
+
+    Args:
+        model: the model.
+        parameters: names of the tensors that x moves.
+    """
+
+    def __init__(self, model: LoadedModel, parameters: tuple[str, ...]) -> None:
+        self.model = model.model
+        path = FAMILIES[self.model.config.model_type].layers
+        self.stack = self.model.get_submodule(path)
+        self.first = first_moved_layer(path, len(self.stack), parameters)
+        signature = inspect.signature(self.model.forward).parameters
+        self._takes_cache = "use_cache" in signature
+        # Newer causal models compute the logits of chosen positions only.
+        self._keeps_logits = "logits_to_keep" in signature
+
+    def read(self, row: Row, kept: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probabilities (e,) float64 of a row's entries; `kept` is the row's memory from call to call."""
+        with attention_packed(self.model):
+            logits = self._run(row, kept)  # (p, V)
+        read = logits[row.place_of_entry, row.token].double()  # (e,)
+        return read - _log_normaliser(logits)[row.place_of_entry]
+
+    def _run(self, row: Row, kept: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (p, V) of a row at its kept places."""
+        with ExitStack() as hooks:
+            if "hidden" in kept:
+                hooks.enter_context(_answered(self.stack, self.first, kept["hidden"]))
+            elif self.first:
+                hooks.enter_context(_watched(self.stack[self.first], lambda h: kept.update(hidden=h)))
+            options: dict[str, Any] = {"use_cache": False} if self._takes_cache else {}
+            if self._keeps_logits:
+                options["logits_to_keep"] = row.keep
+            else:
+                hooks.enter_context(_head_reads(self.model, row.keep))
+            output = self.model(input_ids=row.ids, position_ids=row.positions, packed=row.everywhere, **options)
+        return output.logits[0]
+
+
+def first_moved_layer(path: str, count: int, parameters: tuple[str, ...]) -> int:
+    """Number of the first layer that any of the moved tensors belongs to; 0 where one is outside the layers.
+
+    A tensor after the layers (final norm, head) moves nothing below it, but is told from the embeddings only by name,
+    and tied heads are both: anything outside the layers counts as the bottom.
+    """
+    first = count - 1
+    for name in parameters:
+        inside, _, rest = name.partition(f"{path}.")
+        if inside or not rest:
+            return 0
+        first = min(first, int(rest.split(".", 1)[0]))
+    return first
+
+
+def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
+    """log Σ exp(logits) (p,) float64 of logits (p, V).
+
+    The largest is subtracted and the sum taken in float64, so that single precision is lost nowhere that counts.
+    """
+    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
+    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
+    return largest[:, 0].double() + total.log()
+
+
+@contextmanager
+def _watched(layer: Any, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Hand the hidden states that enter a layer to `see`."""
+
+    def hook(module: Any, args: tuple, kwargs: dict) -> None:
+        see(args[0] if args else kwargs["hidden_states"])
+
+    handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _answered(stack: Any, first: int, hidden: torch.Tensor) -> Iterator[None]:
+    """The layers below `first` answer at once, so that `hidden` enters layer `first`."""
+    layers = [stack[number] for number in range(first)]
+    try:
+        for layer in layers:
+            # An instance attribute shadows the class's method; deleting it brings that back.
+            layer.forward = lambda *args, **kwargs: hidden
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+@contextmanager
+def _head_reads(model: Any, keep: torch.Tensor) -> Iterator[None]:
+    """Let the head of a model without `logits_to_keep` see only the kept places."""
+    head = model.get_output_embeddings()
+    name = next(name for name, module in model.named_children() if any(m is head for m in module.modules()))
+
+    def hook(module: Any, args: tuple) -> tuple:
+        return (args[0][:, keep], *args[1:])
+
+    handle = model.get_submodule(name).register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
