@@ -2,13 +2,14 @@
 
 Then the encoder's output, the decoder's layers below the first moved one, and the keys and values of the cross
 attention above it (most of the work where targets are short) are the same for every x: they are computed once for a
-batch and answered from memory. What remains runs through the stock decoder in a few padded batches with masks, and the
-head only where something is read. One candidate at a time, so that a value cannot depend on its population.
+batch and answered from memory. What remains runs through the stock decoder in a few padded batches with masks; the head
+runs only where something is read, and only for the label words where single ones compete. One candidate at a time, so
+that a value cannot depend on its population.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import linear
 from transformers.modeling_outputs import BaseModelOutput
 
 from llm_problem.evaluation.padding import buckets, padded
+from llm_problem.evaluation.remembering import Kept, forward_of, remembering
 from llm_problem.evaluation.replay import NotReplayableError
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.models.families import ENCODER_DECODERS, Family, family_of
@@ -31,8 +34,6 @@ TOKENS_PER_GROUP = 2048  # of sources and targets with their padding
 LOGITS_PER_GROUP = 2**26  # numbers: fewer tokens in a group where the vocabulary is large
 CHEAP_SOURCES = 8  # tokens of a source whose keys and values are kept cost at most what one token of a target does
 MEMORY = 2**30  # bytes that an evaluator keeps of its batches; groups beyond that are run in full each time
-
-Kept = dict[nn.Module, Any]  # module → what it returned
 
 
 @dataclass(eq=False)
@@ -52,12 +53,15 @@ class Group:
     keep: torch.Tensor  # (p,) places among the b·T where something is read
     place_of_entry: torch.Tensor  # (e,) into keep
     token: torch.Tensor  # (e,)
+    words: torch.Tensor | None  # (k,) the tokens that logits are needed for; None for all
     memory: torch.Tensor | None = None  # (b, S, hidden)
     kept: Kept | None = None
 
 
 class EncoderDecoderEvaluator(SerialEvaluator):
     """x → log-probabilities of an encoder-decoder model, one candidate at a time.
+
+    At places that a loss only compares they are up to a constant, see `TokenBatch.contrast`.
 
     Raises:
         NotReplayableError: a family that has not been tried.
@@ -102,7 +106,9 @@ class EncoderDecoderEvaluator(SerialEvaluator):
                 memory = _stacked(encoded, group.sources) if encoded else self._encoded_alone(batch, group, {})
             logits = self._decoded(group, memory)  # (p, V)
             picked = logits[group.place_of_entry, group.token].double()  # (e,)
-            values[group.entry] = (picked - _log_normaliser(logits)[group.place_of_entry]).cpu()
+            if not batch.contrast:
+                picked -= _log_normaliser(logits)[group.place_of_entry]
+            values[group.entry] = picked.cpu()
         return values
 
     def _versions(self) -> list[tuple[int, int]]:
@@ -155,6 +161,7 @@ class EncoderDecoderEvaluator(SerialEvaluator):
             keep=self._tensor(keep),
             place_of_entry=self._tensor(place_of_entry),
             token=self._tensor(batch.token[entry]),
+            words=self._tensor(np.unique(batch.token[entry])) if batch.contrast else None,
         )
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
@@ -182,12 +189,12 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         return encoded
 
     def _decoded(self, group: Group, memory: torch.Tensor) -> torch.Tensor:
-        """Logits (p, V) at the kept places of a group."""
+        """Logits (p, V) at the kept places of a group; 0 for tokens that are not needed."""
         model, before = self.model.model, len(group.kept or ())
         with ExitStack() as hooks:
             if group.kept is not None:
-                hooks.enter_context(_remembering(self._answers, group.kept))
-            hooks.enter_context(_head_reads(model.get_output_embeddings(), group.keep))
+                hooks.enter_context(remembering(self._answers, group.kept))
+            hooks.enter_context(_head_reads(model.get_output_embeddings(), group.keep, group.words))
             logits = model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=memory),
                 attention_mask=group.source_mask,
@@ -260,38 +267,18 @@ def _size(kept: Any) -> int:
 
 
 @contextmanager
-def _remembering(answers: Mapping[nn.Module, nn.Module], kept: Kept) -> Iterator[None]:
-    """Modules answer from `kept` where it has their answer; what is missing there is run, and added to it."""
+def _head_reads(head: Any, keep: torch.Tensor, words: torch.Tensor | None) -> Iterator[None]:
+    """Let the head see, of hidden states (b, T, hidden), only the kept places, (1, p, hidden), and only some tokens."""
 
-    def remember(module: nn.Module, args: Any, output: Any) -> None:
-        kept[module] = output
+    def some(hidden: torch.Tensor) -> torch.Tensor:
+        assert words is not None
+        logits = linear(hidden, head.weight[words], None if head.bias is None else head.bias[words])  # (1, p, k)
+        # In their places among zeros: a model may add a bias of the whole vocabulary (Marian).
+        return logits.new_zeros(1, len(keep), len(head.weight)).index_copy_(2, words, logits)
 
     with ExitStack() as stack:
-        for module, source in answers.items():
-            if source in kept:
-                stack.callback(_set_forward, module, vars(module).get("forward"))
-                _set_forward(module, _returning(kept[source]))
-            elif module is source:
-                stack.callback(module.register_forward_hook(remember).remove)
+        if words is not None:
+            stack.enter_context(forward_of(head, some))
+        only_kept = head.register_forward_pre_hook(lambda module, args: (args[0].flatten(0, 1)[None, keep], *args[1:]))
+        stack.callback(only_kept.remove)
         yield
-
-
-def _returning(output: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: output
-
-
-def _set_forward(module: nn.Module, forward: Any) -> None:
-    """An attribute of the instance shadows its class's method; without one (None) that is back."""
-    vars(module).pop("forward", None)
-    if forward is not None:
-        vars(module)["forward"] = forward
-
-
-@contextmanager
-def _head_reads(head: nn.Module, keep: torch.Tensor) -> Iterator[None]:
-    """Let the head see, of hidden states (b, T, hidden), only the kept places: (1, p, hidden)."""
-    handle = head.register_forward_pre_hook(lambda module, args: (args[0].flatten(0, 1)[None, keep], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()

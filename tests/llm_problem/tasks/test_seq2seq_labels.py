@@ -37,6 +37,7 @@ def test_classes_of_one_token_share_the_start_token_alone(small_model):
     assert batch.token.tolist() == ids("np") * 2
     assert batch.answer.tolist() == [0, 1, 0, 1]
     assert batch.label.tolist() == [0, 1]
+    assert batch.contrast
 
 
 def test_a_class_of_several_tokens_has_a_target_of_its_own(small_model):
@@ -48,6 +49,7 @@ def test_a_class_of_several_tokens_has_a_target_of_its_own(small_model):
     assert batch.position[:6].tolist() == [0, 1, 2, 0, 0, 1]
     assert batch.sequence[:6].tolist() == [0, 0, 0, 1, 2, 2]
     assert batch.answer[:6].tolist() == [0, 0, 0, 1, 2, 2]
+    assert not batch.contrast
 
 
 @pytest.mark.parametrize("prompt", ["so: {text} is", "so: {text} is{label}", "so: {text} is {label}"])
