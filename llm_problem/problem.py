@@ -286,7 +286,7 @@ class Problem:
         from llm_problem.export import save_adapter
 
         deltas = self.subspace.deltas(torch.from_numpy(self._one(x)))
-        task_type = "CAUSAL_LM" if self._loaded.kind == "causal" else "FEATURE_EXTRACTION"
+        task_type = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}.get(self._loaded.kind, "FEATURE_EXTRACTION")
         base = str(self._loaded.source or self._spec.model)
         save_adapter(deltas, directory, base=base, task_type=task_type, card=self._export_card(x))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_problem.evaluation.encoder_decoder import EncoderDecoderEvaluator
 from llm_problem.evaluation.replay import NotReplayableError, ReplayEvaluator
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.models.loading import LoadedModel
@@ -40,7 +41,7 @@ def choose_evaluator(
             raise ValueError(f"the serial evaluator is the reference in the model's own precision, got {precision}")
         return serial, "asked for"
     try:
-        replay = ReplayEvaluator(model, subspace, batch, memory, precision)
+        replay = _fast(model, subspace, batch, memory, precision)
         _require_agreement(replay, serial, batch, precision)
     except NotReplayableError as error:
         if wanted == "replay" or precision is not None:
@@ -49,8 +50,21 @@ def choose_evaluator(
     return replay, "asked for" if wanted == "replay" else "agrees with the serial one"
 
 
+def _fast(
+    model: LoadedModel, subspace: BoundSubspace, batch: TokenBatch, memory: int | None, precision: str | None
+) -> EncoderDecoderEvaluator | ReplayEvaluator:
+    if model.kind != "seq2seq":
+        return ReplayEvaluator(model, subspace, batch, memory, precision)
+    if precision is not None:
+        raise NotReplayableError(f"an encoder-decoder model runs in its own precision, not in {precision}")
+    return EncoderDecoderEvaluator(model, subspace)
+
+
 def _require_agreement(
-    replay: ReplayEvaluator, serial: SerialEvaluator, batch: TokenBatch, precision: str | None
+    replay: EncoderDecoderEvaluator | ReplayEvaluator,
+    serial: SerialEvaluator,
+    batch: TokenBatch,
+    precision: str | None,
 ) -> None:
     length = np.zeros(batch.examples)
     np.add.at(length, batch.example, [batch.sequences[s].size for s in batch.sequence])
