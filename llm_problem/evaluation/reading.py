@@ -7,7 +7,6 @@ logits are never all in memory.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.nn.functional import linear
 
 from llm_problem.evaluation.gemm import FrozenLinear, WeightStore
 from llm_problem.evaluation.packing import Row
+from llm_problem.evaluation.pieces import in_working_precision, norm
 from llm_problem.models.families import FAMILIES
 
 BLOCK = 4096  # tokens of the vocabulary at once
@@ -113,5 +113,4 @@ def _piece(model: Any, piece: str | Callable[[Any], Any]) -> Callable[[Any], Any
     module = getattr(model.get_submodule(parent), name)
     if module is None:
         return lambda h: h
-    low = any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
-    return copy.deepcopy(module).float() if low else module
+    return norm(module) if hasattr(module, "variance_epsilon") else in_working_precision(module)
