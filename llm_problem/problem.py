@@ -13,6 +13,7 @@ import torch
 
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.models.loading import LoadedModel, load_model
+from llm_problem.models.quantised import kinds
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.tasks.base import Task
@@ -253,6 +254,7 @@ class Problem:
             "bounds": [-spec.bound, spec.bound],
             "sigma": self.sigma,
             "seed": spec.seed,
+            "quantised": kinds(self.model),
             # A pair keeps its own precision.
             "dtype": spec.dtype if spec.dtype != "float32" else str(self.model.dtype).removeprefix("torch."),
             "evaluator": f"{self._evaluator.name} ({self._why}): {self._evaluator.description}",
@@ -294,6 +296,8 @@ class Problem:
         """Write the whole model at x (d,) into a new directory: plain transformers loads it; errors as above."""
         from llm_problem.export import save_model
 
+        if found := kinds(self.model):
+            raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: use save_adapter(x, directory)")
         changed = self._evaluator.changed(self._one(x))
         save_model(self.model, self.tokenizer, changed, directory, card=self._export_card(x))
 
