@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from llm_problem.tasks.splits import require_split
 if TYPE_CHECKING:
     from llm_problem.nevergrad_function import NevergradFunction
     from llm_problem.pymoo_problem import PymooProblem
+    from llm_problem.racing import Marks
 
 
 class Problem:
@@ -84,6 +86,9 @@ class Problem:
         self._spec, self._loaded = spec, loaded
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
         self._batches: dict[str, TokenBatch] = {}
+        self._parts: dict[int, list[TokenBatch]] = {}  # of the search examples, for races
+        self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
+        self._minibatches: OrderedDict[int, TokenBatch] = OrderedDict()  # those asked for last
         self._fingerprint: str | None = None
         self._closed = False
         search = self.batch("search")
@@ -215,6 +220,39 @@ class Problem:
         F = self._values(X, sample)
         return F, np.empty((len(F), 0)), np.where(np.isfinite(F).all(axis=1), "ok", "non-finite")
 
+    def race(self, X: Any, against: Any, *, rounds: int = 4, z: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+        """The losses of n candidates, given up on those that fall behind on a part of the examples.
+
+        Args:
+            X: (n, d).
+            against: the point (d,) to beat.
+            rounds: parts of the search examples, at least 1; a candidate is judged after each.
+            z: standard errors of the paired difference by which it must be behind; larger is more patient.
+
+        Returns:
+            losses (n,) float64, NaN for a candidate that was given up, and status (n,) of "ok", "non-finite" and
+            "censored". The loss of one that stays agrees with `evaluate` to about 1e-6.
+
+        Raises:
+            ValueError: a shape or number that does not fit.
+            RuntimeError: the objective is not "loss".
+        """
+        from llm_problem.racing import race
+
+        if self.objectives != ("loss",):
+            raise RuntimeError(f"only the objective 'loss' can be raced, not {', '.join(self.objectives)}")
+        search = self.batch("search")
+        X, point = self._points(X), self._one(against)
+        if not 1 <= rounds <= search.examples:
+            raise ValueError(f"rounds must be from 1 to the {search.examples} search examples, got {rounds!r}")
+        if not z >= 0:
+            raise ValueError(f"z must not be negative, got {z!r}")
+        if (parts := self._parts.get(rounds)) is None:
+            parts = self._parts[rounds] = [search.take(np.arange(k, search.examples, rounds)) for k in range(rounds)]
+        if self._raced is None or not np.array_equal(self._raced[0], point):
+            self._raced = point.copy(), {}
+        return race(self._evaluator, self._spec.task, X, point, parts, z, self._raced[1])
+
     def value_and_grad(self, x: Any) -> tuple[float, np.ndarray]:
         """The loss at x (d,) and its gradient (d,), by backpropagation: the reference for gradient-free search.
 
@@ -305,6 +343,8 @@ class Problem:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
         self._batches.clear()
+        self._parts.clear()
+        self._minibatches.clear()
         for name in ("_loaded", "_subspace", "_evaluator"):
             self.__dict__.pop(name, None)
 
@@ -369,8 +409,14 @@ class Problem:
             raise ValueError("this problem has no minibatches: make it with Problem(…, minibatch=size)")
         if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)) or sample < 0:
             raise ValueError(f"sample must be a non-negative integer, got {sample!r}")
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._spec.seed, sample, _STREAM])))
-        return batch.take(np.sort(rng.choice(batch.examples, size=size, replace=False)))
+        if sample not in self._minibatches:
+            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._spec.seed, sample, _STREAM])))
+            drawn = batch.take(np.sort(rng.choice(batch.examples, size=size, replace=False)))
+            self._minibatches[int(sample)] = drawn
+            if len(self._minibatches) > KEPT_MINIBATCHES:
+                self._minibatches.popitem(last=False)
+        self._minibatches.move_to_end(int(sample))
+        return self._minibatches[int(sample)]
 
     def _values(self, X: Any, sample: int | None) -> np.ndarray:
         """(n, m) values of the objectives."""
@@ -393,6 +439,7 @@ class Problem:
         return problem
 
 
+KEPT_MINIBATCHES = 8  # evaluators remember what x cannot change of each
 _STREAM = 0xBA7C  # keeps the minibatches apart from other draws with the same seed
 
 

@@ -38,6 +38,10 @@ class Task(ABC):
         """The loss, a scalar to be minimised, from the entries' log-probabilities (E,) float64; differentiable."""
 
     @abstractmethod
+    def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Losses (N,) of the examples and their weights (N,): the loss is Σ weight · loss / Σ weight."""
+
+    @abstractmethod
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
         """Every metric of the task, by name, from the entries' log-probabilities (E,) float64."""
 

@@ -188,6 +188,12 @@ class Classification(Task):
         scores = flat.index_add(0, cells, log_probs.cpu()).reshape(batch.examples, -1)  # (N, classes)
         return torch.nn.functional.cross_entropy(scores, torch.as_tensor(batch.label))
 
+    def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.zeros((batch.examples, len(self._labels)))
+        np.add.at(scores, (batch.example, batch.answer), log_probs)
+        losses = np.logaddexp.reduce(scores, axis=1) - scores[np.arange(batch.examples), batch.label]
+        return losses, np.ones(batch.examples)
+
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
         scores = np.zeros((batch.examples, len(self._labels)))
         np.add.at(scores, (batch.example, batch.answer), log_probs)

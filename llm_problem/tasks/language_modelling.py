@@ -127,6 +127,10 @@ class LanguageModelling(Task):
     def loss(self, log_probs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         return -log_probs.mean()
 
+    def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
+        weights = np.bincount(batch.example, minlength=batch.examples).astype(np.float64)  # predicted tokens
+        return -np.bincount(batch.example, log_probs, minlength=batch.examples) / weights, weights
+
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
         loss = float(-np.mean(log_probs))
         with np.errstate(over="ignore"):

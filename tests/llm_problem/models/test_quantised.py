@@ -1,6 +1,5 @@
 """Models that stay quantised: x = 0 is the quantised model, and x moves it as it would move its numbers."""
 
-
 import numpy as np
 import pytest
 import torch
