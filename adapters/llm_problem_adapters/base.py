@@ -11,6 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 
+# Told to an optimizer of another library for a loss that is not finite, where the problem has no `penalty` of its own.
+PENALTY = 1e9
+
+# Told to one for a finite loss above it: Nevergrad clips from 5e20 on, with a warning.
+LARGEST = 1e20
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -75,6 +81,9 @@ class BaseOptimizer:
     """
 
     name = ""
+    penalty = PENALTY
+    """Stands for a loss that is not finite where an algorithm of another library is told; `minimize` sets it to the
+    problem's before it asks."""
 
     space: SearchSpace
     rng: np.random.Generator
@@ -126,6 +135,7 @@ class BaseOptimizer:
         self._handed_out = 0
         self._in_hand: np.ndarray | None = None  # the part asked for and not yet told
         self._x0_pending = self.start_at_x0
+        self._worst = -np.inf  # finite loss that `_finite` has seen
         self._setup()
         return self
 
@@ -212,6 +222,15 @@ class BaseOptimizer:
 
     def _recommend(self) -> np.ndarray:
         return self.best_x
+
+    # For a subclass that hands losses on to another library.
+
+    def _finite(self, F: np.ndarray) -> np.ndarray:
+        """Losses (k,) with the penalty for what is not finite, or the worst finite one so far if that is worse."""
+        finite = np.isfinite(F)
+        F = np.clip(F, -LARGEST, LARGEST)
+        self._worst = max(self._worst, float(np.max(F, where=finite, initial=-np.inf)))
+        return np.where(finite, F, max(self.penalty, self._worst))
 
     # Bookkeeping.
 

@@ -22,10 +22,6 @@ from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 
-# Stands for a loss that is not finite. Nevergrad clips from 5e20 on, with a warning, and takes −inf as the
-# best.
-WORST = 1e20
-
 # The same seed gave two runs (Nevergrad 1.0.12, each of the 509 that ran here, 45 evaluations). A part of theirs is
 # a pycma seeded from the clock, or a thread that draws from numpy's global generator while nothing is asked.
 NOT_REPEATABLE = frozenset(
@@ -132,11 +128,11 @@ class NevergradOptimizer(BaseOptimizer):
         import nevergrad as ng
 
         with self._own_global_generator():
-            for candidate, loss in zip(self._candidates, F, strict=True):
+            for candidate, loss in zip(self._candidates, self._finite(F), strict=True):
                 # Raised for the suggested x0 by an algorithm that takes no suggestions; by then x0 is in
                 # Nevergrad's archive, which is all that can be had.
                 with contextlib.suppress(ng.errors.TellNotAskedNotSupportedError):
-                    self._optimizer.tell(candidate, float(min(loss, WORST)))
+                    self._optimizer.tell(candidate, float(loss))
             self._candidates = []
             if self._optimizer.recast:
                 self._look_ahead()
@@ -144,10 +140,8 @@ class NevergradOptimizer(BaseOptimizer):
     def _look_ahead(self) -> None:
         """Ask early where the algorithm runs in a thread of its own.
 
-        Only asking tells whether it goes on: Nevergrad would hand out random points from its end on, and here
-            the
-        run stops. Waiting for its next point also means that the thread runs while the generators are
-        swapped.
+        Only asking tells whether it goes on: Nevergrad would hand out random points from its end on, and here the
+        run stops. Waiting for its next point also means that the thread runs while the generators are swapped.
         """
         import nevergrad as ng
 
