@@ -21,8 +21,10 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+# Figures of this machine; ARGS="--data FOLDER --json FILE …" goes to the first, which has a --help.
 bench: install
-	$(BIN)/python -m llm_problem.benchmarks
+	$(BIN)/python -m llm_problem.benchmarks $(ARGS)
+	$(BIN)/python -m llm_problem_adapters.benchmarks
 
 lint: install
 	$(BIN)/ruff check .

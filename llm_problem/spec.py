@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from llm_problem.models.loading import DTYPES
 from llm_problem.subspaces import SUBSPACES, Subspace
 from llm_problem.tasks import TASKS, Data, Task
 
@@ -27,7 +28,7 @@ class ProblemSpec:
         objectives: what is minimised, names that the task offers; one for a single-objective problem.
         seed: draws the search examples and a random basis.
         minibatch: examples of a numbered minibatch (`evaluate(X, sample=k)`), None where there are none.
-        dtype: of weights and activations.
+        dtype: of the matrix products that are run for each candidate ("float32", "bfloat16").
         evaluator: "auto", "serial" or "replay"; their values agree to about 1e-6 nats.
         bound: the search box is [−bound, bound] in every coordinate.
         penalty: what optimizers are told where the loss is not finite.
@@ -71,6 +72,8 @@ class ProblemSpec:
             isinstance(self.minibatch, bool) or not isinstance(self.minibatch, int) or self.minibatch < 1
         ):
             raise ValueError(f"minibatch must be an integer of at least 1 example, or None, got {self.minibatch!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 < self.bound < float("inf"):
             raise ValueError(f"bound must be positive and finite, got {self.bound!r}")
         if not abs(self.penalty) < float("inf"):

@@ -92,7 +92,7 @@ class AttentionGroups:
             lq, lk = max(len(s.queries) for s in group), max(len(s.keys) for s in group)
             queries = np.empty((len(group), lq), dtype=np.int64)
             keys = np.empty((len(group), lk), dtype=np.int64)
-            seen = np.zeros((len(group), lq, lk), dtype=bool)
+            seen: np.ndarray = np.zeros((len(group), lq, lk), dtype=bool)
             for b, span in enumerate(group):
                 own = np.array([row_of_place[int(place)] for place in span.queries])
                 queries[b] = np.concatenate([own, np.full(lq - len(own), own[-1])])

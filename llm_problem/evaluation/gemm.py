@@ -79,19 +79,29 @@ class WeightStore:
         """Memory of all packed copies now."""
         return sum(packed.nbytes for packed in list(self._kept.values()))
 
-    def get(self, key: Any, build: Callable[[], tuple[torch.Tensor, torch.Tensor | None]], rows: int) -> FrozenLinear:
+    def get(
+        self,
+        key: Any,
+        build: Callable[[], tuple[torch.Tensor, torch.Tensor | None]],
+        rows: int,
+        precision: torch.dtype | None = None,
+    ) -> FrozenLinear:
         """The packed weight `key` (which must change when the weight does), built where it is not there.
 
         Args:
             key: hashable.
             build: gives the weight (N, K) and the bias (N,) or None.
             rows: M of the products to come, for the choice of the library.
+            precision: of the product, None for that of the weight.
         """
+        key = (key, precision)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 return found
             weight, bias = build()
+            if precision is not None:
+                weight, bias = weight.to(precision), None if bias is None else bias.to(precision)
             library = fastest_library(rows, weight.shape[1], weight.shape[0], weight.dtype, weight.device)
             size = weight.numel() * weight.element_size()
             if library == "onednn" and self.nbytes + size > self.limit:

@@ -52,6 +52,7 @@ class Layer:
         last: whether it is the last one.
         rows: tokens of a row, for the choice of the matrix library.
         asking: how many of them ask in the last layer.
+        precision: of the frozen products, None for that of the weights.
 
     Raises:
         KeyError, AttributeError: the model lacks a piece that its family should have.
@@ -68,6 +69,7 @@ class Layer:
         last: bool,
         rows: int,
         asking: int,
+        precision: torch.dtype | None,
     ) -> None:
         config, family = model.config, FAMILIES[model.config.model_type]
         form = family.form
@@ -87,11 +89,12 @@ class Layer:
         self.activation = _activation(layer.get_submodule(form.activation))
 
         def part(name: str, turned: bool = False) -> Part:
-            stored = targets[name].rows if targets[name].rows is not None else np.arange(targets[name].shape[0])
+            rows_of = targets[name].rows
+            stored = np.arange(targets[name].shape[0]) if rows_of is None else rows_of
             return Part(targets[name], stored.reshape(-1, self.size)[:, within].ravel() if turned else stored)
 
         def projection(parts: list[Part], rows: int) -> Projection:
-            return Projection(store, model, parts, deltas, rows)
+            return Projection(store, model, parts, deltas, rows, precision)
 
         q, k, v = part("q_proj", turned=True), part("k_proj", turned=True), part("v_proj")
         after = asking if last else rows
@@ -206,7 +209,7 @@ class Layer:
             inner = inner.mul_(up) if len(inner) >= len(up) else inner * up
         return self.down(inner, changes, width)
 
-    def products(self, rows: int, asking: int, *, first: bool) -> list[tuple[int, int, int, int]]:
+    def gemms(self, rows: int, asking: int, *, first: bool) -> list[tuple[int, int, int, int]]:
         """The frozen products of one evaluation: (count, rows, inputs, outputs); `first`: what is kept is left out."""
         inputs_move, _, mlp_moves = self.moved
         after = asking if self.last else rows

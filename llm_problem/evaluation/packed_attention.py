@@ -48,8 +48,8 @@ def packed_attention(
     if packed is None:
         raise RuntimeError("packed attention was reached without being told which sequences there are")
     size = query.shape[-1]
-    heads = [Heads(t.transpose(1, 2).contiguous(), 0, t.shape[1]) for t in (query, key, value)]
-    out = attend(packed, *heads, size**-0.5 if scaling is None else scaling)
+    q, k, v = (Heads(t.transpose(1, 2).contiguous(), 0, t.shape[1]) for t in (query, key, value))
+    out = attend(packed, q, k, v, size**-0.5 if scaling is None else scaling)
     return out.view(1, query.shape[2], -1, size), None
 
 

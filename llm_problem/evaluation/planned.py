@@ -51,12 +51,20 @@ class PlannedEngine:
         subspace: what x moves.
         store: where packed weights are kept.
         row: a typical row, for the choice of the matrix libraries.
+        precision: of the frozen products, None for that of the weights.
 
     Raises:
         NotPlannedError: something is moved that is no projection of a layer, or the family's form is not known.
     """
 
-    def __init__(self, model: LoadedModel, subspace: BoundSubspace, store: WeightStore, row: Row) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        subspace: BoundSubspace,
+        store: WeightStore,
+        row: Row,
+        precision: torch.dtype | None = None,
+    ) -> None:
         self.model, self.subspace, self.store = model, subspace, store
         family = FAMILIES[model.model.config.model_type]
         if family.form is None:
@@ -77,10 +85,11 @@ class PlannedEngine:
                     last=index == count - 1,
                     rows=row.tokens,
                     asking=len(row.keep),
+                    precision=precision,
                 )
                 for index in range(self.first, count)
             ]
-            self.reader = Reader(store, model.model, len(row.keep))
+            self.reader = Reader(store, model.model, len(row.keep), precision)
         except (KeyError, AttributeError, ValueError) as error:
             raise NotPlannedError(f"it has a piece that is not known here: {error}") from error
 
@@ -101,20 +110,27 @@ class PlannedEngine:
     def values(self, X: torch.Tensor, row: Row, kept: Kept, *, contrast: bool) -> torch.Tensor:
         """(n, e) float64: the entries of a row for candidates X (n, d)."""
         changes = self.subspace.deltas(X)
-        h, memo = kept.h, kept.memo
+        h, memo = kept.h, kept.memo  # type: torch.Tensor, Memo | None
         for layer in self.layers:
             places = kept.at_keep if layer.last else kept.everywhere
             h = layer.run(h, places, changes, len(X), memo)
             memo = None
         return self.reader.contrast(h, row) if contrast else self.reader.log_probs(h, row)
 
-    def products(self, row: Row, *, contrast: bool) -> list[tuple[int, int, int, int]]:
+    def layer_gemms(self, rows: list[Row]) -> list[tuple[int, int, int, int]]:
+        """The frozen matrix products of one evaluation but for the head: (count, rows, inputs, outputs)."""
+        return [
+            product
+            for row in rows
+            for number, layer in enumerate(self.layers)
+            for product in layer.gemms(row.tokens, len(row.keep), first=number == 0)
+        ]
+
+    def gemms(self, row: Row, *, contrast: bool) -> list[tuple[int, int, int, int]]:
         """The frozen matrix products of one evaluation: (count, rows, inputs, outputs)."""
-        wanted = []
-        for number, layer in enumerate(self.layers):
-            wanted += layer.products(row.tokens, len(row.keep), first=number == 0)
+        wanted = self.layer_gemms([row])
         if not contrast:
-            wanted += [(1, len(row.keep), inputs, outputs) for inputs, outputs in self.reader.products]
+            wanted += [(1, len(row.keep), inputs, outputs) for inputs, outputs in self.reader.gemms]
         return wanted
 
     def _rotary(self) -> int:

@@ -62,14 +62,21 @@ class Projection:
         parts: the weights that are stacked, with their columns' order.
         deltas: those of the whole layer; those that move none of the parts are left alone.
         rows: M of the products to come.
+        precision: of the frozen products, None for that of the weights.
     """
 
     def __init__(
-        self, store: WeightStore, model: Any, parts: Sequence[Part], deltas: Sequence[Numbered], rows: int
+        self,
+        store: WeightStore,
+        model: Any,
+        parts: Sequence[Part],
+        deltas: Sequence[Numbered],
+        rows: int,
+        precision: torch.dtype | None = None,
     ) -> None:
         ends = np.cumsum([len(part.order) for part in parts])
         self.columns = [slice(int(end) - len(part.order), int(end)) for part, end in zip(parts, ends, strict=True)]
-        self.linear = _frozen(store, model, parts, rows)
+        self.linear = _frozen(store, model, parts, rows, precision)
         self.dtype = working_dtype(self.linear.dtype)
         self.moves: list[Move] = []
         rights: list[torch.Tensor] = []
@@ -125,6 +132,7 @@ class Projection:
 
     def _add(self, y: torch.Tensor, started: Started, move: Move, delta: Delta) -> None:
         if isinstance(delta, LowRankDelta):
+            assert move.left is not None
             z = self.low(started, move, {move.number: delta})  # type: ignore[arg-type]
             y.view(-1, y.shape[-1])[:, move.columns].addmm_(z.reshape(-1, z.shape[-1]), move.left)
             return
@@ -134,7 +142,9 @@ class Projection:
             y[i][:, move.columns].addmm_(started.x[i if len(started.x) > 1 else 0], change.T)
 
 
-def _frozen(store: WeightStore, model: Any, parts: Sequence[Part], rows: int) -> FrozenLinear:
+def _frozen(
+    store: WeightStore, model: Any, parts: Sequence[Part], rows: int, precision: torch.dtype | None
+) -> FrozenLinear:
     parameters = dict(model.named_parameters())
 
     def build() -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -160,7 +170,7 @@ def _frozen(store: WeightStore, model: Any, parts: Sequence[Part], rows: int) ->
         tuple((part.target.parameter, part.order.tobytes()) for part in parts),
         tuple((t.data_ptr(), t._version, t.dtype) for t in tensors),
     )
-    return store.get(key, build, rows)
+    return store.get(key, build, rows, precision)
 
 
 def _place(target: Target, parts: Sequence[Part]) -> tuple[slice, np.ndarray] | None:

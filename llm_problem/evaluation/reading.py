@@ -29,15 +29,16 @@ class Reader:
         store: where packed weights are kept.
         model: the transformers model.
         rows: how many places are read at once, for the choice of the matrix library.
+        precision: of the products with the vocabulary, None for that of the weights.
     """
 
-    def __init__(self, store: WeightStore, model: Any, rows: int) -> None:
+    def __init__(self, store: WeightStore, model: Any, rows: int, precision: torch.dtype | None) -> None:
         form = FAMILIES[model.config.model_type].form
         assert form is not None
         self._tail = [_piece(model, piece) for piece in form.tail]
         head = model.get_output_embeddings()
         self._weight, self._bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
-        self._store, self._rows = store, rows
+        self._store, self._rows, self._precision = store, rows, precision
         self._blocks: list[FrozenLinear] | None = None
 
     def contrast(self, h: torch.Tensor, row: Row) -> torch.Tensor:
@@ -62,7 +63,7 @@ class Reader:
         return found.view(n, -1)
 
     @property
-    def products(self) -> list[tuple[int, int]]:
+    def gemms(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of the blocks of the vocabulary."""
         hidden, vocabulary = self._weight.shape[1], self._weight.shape[0]
         return [(hidden, min(BLOCK, vocabulary - start)) for start in range(0, vocabulary, BLOCK)]
@@ -101,7 +102,7 @@ class Reader:
         def build() -> tuple[torch.Tensor, torch.Tensor | None]:
             return weight[start : start + BLOCK], None if bias is None else bias[start : start + BLOCK]
 
-        return self._store.get(key, build, self._rows)
+        return self._store.get(key, build, self._rows, self._precision)
 
 
 def _piece(model: Any, piece: str | Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import psutil
 import torch
 
 from llm_problem.evaluation.gemm import weight_store
@@ -23,14 +24,15 @@ from llm_problem.evaluation.planned import Kept, NotPlannedError, PlannedEngine
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.families import FAMILIES
-from llm_problem.models.loading import LoadedModel
+from llm_problem.models.loading import DTYPES, LoadedModel
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
 TOKENS_PER_ROW = 4096  # a longer batch is cut into rows of about this many tokens, which bounds the memory
 # Candidates run together until their products are this much work: then the price of starting an operation no longer
 # counts, and wider chunks only need more memory (`python -m llm_problem.benchmarks width`).
-CHUNK_WORK = 6.2e9  # floating-point operations
+CHUNK_WORK = 4e9  # floating-point operations
+CHUNK_BYTES = 8 << 20  # of the largest activation of a chunk: what is wider leaves the processor's cache
 WIDEST = 64
 
 
@@ -57,7 +59,8 @@ class ReplayEvaluator(SerialEvaluator):
         model: the model.
         subspace: what x moves.
         batch: the one that will be asked for most, for the choice of the matrix libraries.
-        memory: bytes that packed weights and kept activations may take, each.
+        memory: bytes that packed weights and kept activations may take, each; None: a quarter of what is free.
+        precision: of the matrix products that are run for each candidate ("bfloat16"); None for the model's own.
 
     Raises:
         NotReplayableError: a family or a setting that packed attention does not do exactly.
@@ -65,10 +68,18 @@ class ReplayEvaluator(SerialEvaluator):
 
     name = "replay"
 
-    def __init__(self, model: LoadedModel, subspace: BoundSubspace, batch: TokenBatch, memory: int = 2 << 30) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        subspace: BoundSubspace,
+        batch: TokenBatch,
+        memory: int | None = None,
+        precision: str | None = None,
+    ) -> None:
         require_replayable(model)
         super().__init__(model, subspace)
-        self._limit = memory
+        self._limit = psutil.virtual_memory().available // 4 if memory is None else memory
+        self._precision = None if precision is None else DTYPES[precision]
         family = FAMILIES[model.model.config.model_type]
         attention = model.model.get_submodule(f"{family.layers}.0.{family.parts['q_proj'].module}".rpartition(".")[0])
         self._causal = bool(getattr(attention, "is_causal", model.kind == "causal"))
@@ -84,9 +95,12 @@ class ReplayEvaluator(SerialEvaluator):
         self._batches.clear()
         self.engine: PlannedEngine | StockEngine
         try:
-            self.engine = PlannedEngine(self.model, self.subspace, weight_store(self.model, self._limit), self._typical)
+            store = weight_store(self.model, self._limit)
+            self.engine = PlannedEngine(self.model, self.subspace, store, self._typical, self._precision)
             self._why = ""
         except NotPlannedError as error:
+            if self._precision is not None:
+                raise NotReplayableError(f"other precisions need layers run piece by piece: {error}") from error
             self.engine, self._why = StockEngine(self.model, self.subspace.parameters), str(error)
 
     @property
@@ -99,7 +113,8 @@ class ReplayEvaluator(SerialEvaluator):
         first, count = self.engine.first, self.model.layers
         how = "layers run piece by piece" if self.planned else f"whole stock layers ({self._why})"
         kept = f"layers 0 to {first - 1} of {count} computed once" if first else f"all {count} layers run"
-        return f"sequences packed without padding, {kept}, {how}"
+        products = "" if self._precision is None else f", products in {str(self._precision).removeprefix('torch.')}"
+        return f"sequences packed without padding, {kept}, {how}{products}"
 
     def log_probs(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
         with self.model.lock, torch.inference_mode():
@@ -129,9 +144,9 @@ class ReplayEvaluator(SerialEvaluator):
             return []
         with self.model.lock, torch.inference_mode():
             rows = self._packed(batch).rows
-        return [p for row in rows for p in self.engine.products(row, contrast=batch.contrast)]
+        return [p for row in rows for p in self.engine.gemms(row, contrast=batch.contrast)]
 
-    def memory(self, batch: TokenBatch) -> dict[str, Any]:
+    def memory(self, batch: TokenBatch) -> dict[str, int]:
         """Bytes of packed weights (shared by all problems on the model) and of what the batch's rows keep."""
         with self.model.lock, torch.inference_mode():
             packed = self._packed(batch)
@@ -177,9 +192,10 @@ class ReplayEvaluator(SerialEvaluator):
         """How many candidates run together: a power of two that follows from the sizes alone."""
         if not isinstance(self.engine, PlannedEngine):
             return 1
-        products = [p for row in packed.rows for p in self.engine.products(row, contrast=batch.contrast)]
+        products = [p for row in packed.rows for p in self.engine.gemms(row, contrast=batch.contrast)]
         work = sum(2.0 * count * m * k * n for count, m, k, n in products)
-        most = min(WIDEST, int(CHUNK_WORK / max(work, 1.0)))
+        largest = max((4 * m * n for _, m, _, n in self.engine.layer_gemms(packed.rows)), default=1)
+        most = min(WIDEST, int(CHUNK_WORK / max(work, 1.0)), CHUNK_BYTES // largest)
         return 1 << (most.bit_length() - 1) if most > 1 else 1
 
     def _same_bits(self, packed: Packed, batch: TokenBatch) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 
 from llm_problem.evaluation.threads import fitting_threads
 from llm_problem.models.loading import LoadedModel
@@ -48,9 +49,13 @@ class SerialEvaluator:
                     values[i] = self._read(batch).cpu().numpy()
         return values
 
+    def memory(self, batch: TokenBatch) -> dict[str, int]:
+        """Bytes of packed weights and of what is kept between evaluations of a batch: none."""
+        return {"packed_weights": 0, "kept_activations": 0}
+
     def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         """The same for one candidate x (d,), as a tensor (E,) that gradients flow through to x."""
-        with self.model.lock, torch.enable_grad():
+        with self.model.lock, torch.enable_grad(), _padding_learns(self.model.model):
             changed = self._changed_parameters(x[None, :])
             return self._read(batch, changed)
 
@@ -86,20 +91,44 @@ class SerialEvaluator:
             entries = slice(bounds[number], bounds[number + 1])
             positions, row = np.unique(batch.position[entries], return_inverse=True)
             keep = torch.as_tensor(positions, device=device)
-            logits = self._forward(torch.as_tensor(ids, device=device)[None, :], keep, changed)  # (p, V)
+            source = batch.sources[batch.source[number]] if batch.sources else None
+            logits = self._forward(
+                torch.as_tensor(ids, device=device)[None, :],
+                keep,
+                changed,
+                None if source is None else torch.as_tensor(source, device=device)[None, :],
+            )  # (p, V)
             log_p = torch.log_softmax(logits.double(), dim=-1)
             parts.append(log_p[torch.as_tensor(row), torch.as_tensor(batch.token[entries])])
         return torch.cat(parts)
 
     def _forward(
-        self, ids: torch.Tensor, keep: torch.Tensor, changed: Mapping[str, torch.Tensor] | None
+        self,
+        ids: torch.Tensor,
+        keep: torch.Tensor,
+        changed: Mapping[str, torch.Tensor] | None,
+        source: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits (p, V) at the positions `keep` of one sequence ids (1, t)."""
+        """Logits (p, V) at the positions `keep` of one sequence ids (1, t), for an encoder-decoder of source (1, s)."""
         options: dict[str, object] = {"use_cache": False} if self._takes_cache else {}
+        options |= {"input_ids": ids} if source is None else {"input_ids": source, "decoder_input_ids": ids}
         # All positions, even where the model could compute some only: the last bits depend on how many there are.
         if changed is None:
-            logits = self.model.model(input_ids=ids, **options).logits
+            logits = self.model.model(**options).logits
         else:
-            options["input_ids"] = ids
             logits = torch.func.functional_call(self.model.model, dict(changed), (), options).logits
         return logits[0, keep]
+
+
+@contextmanager
+def _padding_learns(model: nn.Module) -> Iterator[None]:
+    """Gradients reach the padding token's embedding too, which torch leaves out: Marian's targets start with it."""
+    # Not subclasses: some count positions from their padding index.
+    embeddings = {m: m.padding_idx for m in model.modules() if type(m) is nn.Embedding}
+    try:
+        for module in embeddings:
+            module.padding_idx = None
+        yield
+    finally:
+        for module, index in embeddings.items():
+            module.padding_idx = index

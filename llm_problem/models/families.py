@@ -3,6 +3,9 @@
 The names are Llama's (`q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`); a family that
 fuses projections says which output rows are which. A family that is not listed works by its own module names. A new
 one costs an entry here: the paths and, for the fast evaluator, a `Form`; tests run over all entries.
+
+An encoder-decoder family's layers are those of its decoder, whose cross attention has the names `cross_q_proj`,
+`cross_k_proj`, `cross_v_proj` and `cross_o_proj`; the encoder is a family of its own beside it.
 """
 
 from __future__ import annotations
@@ -43,11 +46,15 @@ class Form:
 
 @dataclass(frozen=True)
 class Family:
-    """Path of the list of layers, the named projections inside one layer, and the form of a layer where it is known."""
+    """Path of the list of layers, the named projections inside one layer, and the form of a layer where it is known.
+
+    `encoder` is the family of the encoder's layers where there are layers of a decoder beside them.
+    """
 
     layers: str
     parts: Mapping[str, Part] = field(default_factory=dict)
     form: Form | None = None
+    encoder: Family | None = None
 
 
 def _third(k: int) -> Callable[[Any], np.ndarray]:
@@ -163,16 +170,65 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def _t5(config: Any) -> Family:
+    """T5 in its two forms: a plain MLP, or (from version 1.1 on, and mT5) a gated one."""
+
+    def attention(path: str, prefix: str = "") -> dict[str, Part]:
+        return {f"{prefix}{letter}_proj": Part(f"{path}.{letter}") for letter in "qkvo"}
+
+    def mlp(layer: int) -> dict[str, Part]:
+        path = f"layer.{layer}.DenseReluDense"
+        first = {"gate_proj": "wi_0", "up_proj": "wi_1"} if config.is_gated_act else {"up_proj": "wi"}
+        return {name: Part(f"{path}.{module}") for name, module in {**first, "down_proj": "wo"}.items()}
+
+    own, cross = attention("layer.0.SelfAttention"), attention("layer.1.EncDecAttention", "cross_")
+    return Family("decoder.block", {**own, **mlp(2), **cross}, encoder=Family("encoder.block", {**own, **mlp(1)}))
+
+
+def _marian(config: Any) -> Family:
+    own = _named(
+        q_proj="self_attn.q_proj",
+        k_proj="self_attn.k_proj",
+        v_proj="self_attn.v_proj",
+        o_proj="self_attn.out_proj",
+        up_proj="fc1",
+        down_proj="fc2",
+    )
+    cross = _named(
+        cross_q_proj="encoder_attn.q_proj",
+        cross_k_proj="encoder_attn.k_proj",
+        cross_v_proj="encoder_attn.v_proj",
+        cross_o_proj="encoder_attn.out_proj",
+    )
+    return Family("model.decoder.layers", {**own, **cross}, encoder=Family("model.encoder.layers", own))
+
+
+ENCODER_DECODERS: dict[str, Callable[[Any], Family]] = {"t5": _t5, "mt5": _t5, "marian": _marian}
+"""Families with an encoder and a decoder, from a model's configuration."""
+
+
 def family_of(model: Any) -> Family:
     """The family of a transformers model; for one that is not listed, its longest list of modules is its layers.
 
     Raises:
         ValueError: the model has no list of layers at all.
     """
-    known = FAMILIES.get(model.config.model_type)
-    if known is not None:
-        return known
-    lists = {name: len(m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    config = model.config
+    if config.model_type in FAMILIES:
+        return FAMILIES[config.model_type]
+    if config.model_type in ENCODER_DECODERS:
+        return ENCODER_DECODERS[config.model_type](config)
+    if getattr(config, "is_encoder_decoder", False):
+        return Family(
+            _longest_list(model, model.get_decoder()), encoder=Family(_longest_list(model, model.get_encoder()))
+        )
+    return Family(_longest_list(model, model))
+
+
+def _longest_list(model: Any, part: nn.Module) -> str:
+    """Path in `model` of the longest list of modules inside `part` of it."""
+    inside = set(part.modules())
+    lists = {name: len(m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and m in inside}
     if not lists:
         raise ValueError(f"cannot find the layers of a {model.config.model_type} model")
-    return Family(max(lists, key=lambda name: lists[name]))
+    return max(lists, key=lambda name: lists[name])

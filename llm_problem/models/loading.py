@@ -34,8 +34,9 @@ _OBJECT = "object:"
 class LoadedModel:
     """A frozen model with its tokenizer.
 
-    `kind` is "causal" (predicts the next token) or "masked" (predicts masked tokens). `identity` names the weights
-    whatever path they came from. `lock` is held by whoever runs the model with changed parameters.
+    `kind` is "causal" (predicts the next token), "masked" (predicts masked tokens) or "seq2seq" (an encoder reads a
+    source, a decoder predicts the next token of a target). `identity` names the weights whatever path they came from.
+    `lock` is held by whoever runs the model with changed parameters.
     """
 
     name: str
@@ -48,7 +49,7 @@ class LoadedModel:
 
     @property
     def max_length(self) -> int:
-        """The longest sequence in tokens that the model takes."""
+        """The longest sequence in tokens that the model takes (an encoder-decoder: as a source, and as a target)."""
         config = self.model.config
         limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31
         if config.model_type in ("roberta", "xlm-roberta", "camembert"):
@@ -57,8 +58,21 @@ class LoadedModel:
 
     @property
     def layers(self) -> int:
-        """How many layers the model has."""
+        """How many layers the model has (an encoder-decoder: its decoder)."""
         return len(self.model.get_submodule(family_of(self.model).layers))
+
+    @property
+    def decoder_start(self) -> int:
+        """The token that an encoder-decoder model's targets start with.
+
+        Raises:
+            ValueError: neither of the model's configurations names one.
+        """
+        for config in (self.model.config, getattr(self.model, "generation_config", None)):
+            token = getattr(config, "decoder_start_token_id", None)
+            if isinstance(token, int):
+                return token
+        raise ValueError(f"{self.name} does not say which token a target starts with (config.decoder_start_token_id)")
 
     @property
     def identity(self) -> str:
@@ -165,7 +179,7 @@ def _weights_of(folder: Path) -> list[Path]:
 
 def _load(name: str, folder: Path | None, dtype: str, device: str) -> LoadedModel:
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     if folder is None:
         say(f"loading {name} from the Hugging Face hub's cache, or from the hub where it is not cached yet")
@@ -174,8 +188,7 @@ def _load(name: str, folder: Path | None, dtype: str, device: str) -> LoadedMode
         try:
             config = AutoConfig.from_pretrained(where)
             kind = _kind(config)
-            auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
-            model, report = auto.from_pretrained(
+            model, report = _auto_class(kind).from_pretrained(
                 where, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(where)
@@ -213,11 +226,15 @@ def _freeze(model: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def _auto_class(kind: str) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
+    return {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}[kind]
+
+
 def _kind(config: Any, model: Any = None) -> str:
     if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(
-            f"encoder-decoder models ({config.model_type}) are not supported yet: use a causal or masked one"
-        )
+        return _encoder_decoder_kind(config, model)
     names = [type(model).__name__] if model is not None else list(getattr(config, "architectures", None) or [])
     if any(name.endswith(("ForMaskedLM", "ForPreTraining")) and "GPT" not in name for name in names):
         return "masked"
@@ -231,6 +248,17 @@ def _kind(config: Any, model: Any = None) -> str:
     if causal:
         return "causal"
     raise ValueError(f"a model with a language-modelling head is needed, got {config.model_type} {names or ''}")
+
+
+def _encoder_decoder_kind(config: Any, model: Any) -> str:
+    known = _auto_class("seq2seq")._model_mapping
+    if type(config) not in known:
+        raise ValueError(f"an encoder-decoder model that reads and writes text is needed, got {config.model_type}")
+    if model is not None and not isinstance(model, known[type(config)]):
+        raise ValueError(
+            f"an encoder-decoder model with a language-modelling head is needed, got {type(model).__name__}"
+        )
+    return "seq2seq"
 
 
 def _state_hash(model: Any) -> str:

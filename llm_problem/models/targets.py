@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from llm_problem.models.families import family_of
+from llm_problem.models.families import Family, family_of
 
 Layers = int | Sequence[int] | None
+ENCODER = "encoder."  # before a name or pattern: the encoder's layers, not the decoder's
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,10 @@ class Target:
 def find_targets(model: Any, modules: str | Sequence[str], layers: Layers) -> list[Target]:
     """The chosen weights, in the order of the layers, and within a layer in the order of `modules`.
 
+    Layers are those that `LoadedModel.layers` counts: of an encoder-decoder model, the decoder's. Its encoder's are
+    reached by names that start with `encoder.` (`encoder.q_proj`, `encoder.*`), for which `layers` counts the
+    encoder's layers; their weights come first.
+
     Args:
         model: a transformers model.
         modules: names of projections (`q_proj` … as in `families`), of the model's own modules (`c_attn`,
@@ -61,6 +66,21 @@ def find_targets(model: Any, modules: str | Sequence[str], layers: Layers) -> li
     """
     modules = (modules,) if isinstance(modules, str) else tuple(modules)
     family = family_of(model)
+    if family.encoder is None:
+        targets = _targets_in(model, family, modules, layers)
+    else:
+        inside = [name.removeprefix(ENCODER) for name in modules if name.startswith(ENCODER)]
+        beside = [name for name in modules if not name.startswith(ENCODER)]
+        targets = _targets_in(model, family.encoder, inside, layers, "encoder ")
+        targets += _targets_in(model, family, beside, layers)
+    _refuse_overlap(targets)
+    return targets
+
+
+def _targets_in(model: Any, family: Family, modules: Sequence[str], layers: Layers, which: str = "") -> list[Target]:
+    """The weights that `modules` choose in one stack of layers; `which` names it in errors."""
+    if not modules:
+        return []
     stack = model.get_submodule(family.layers)
     targets: list[Target] = []
     for index in _layer_numbers(layers, len(stack)):
@@ -71,13 +91,12 @@ def find_targets(model: Any, modules: str | Sequence[str], layers: Layers) -> li
             if not matched:
                 near = difflib.get_close_matches(pattern, available, n=3, cutoff=0.5)
                 raise ValueError(
-                    f"no module of layer {index} matches {pattern!r}"
+                    f"no module of {which}layer {index} matches {pattern!r}"
                     + (f" (did you mean {', '.join(near)}?)" if near else "")
                     + f"; there are {', '.join(available)}"
                 )
             chosen.update({target.name: target for target in matched})
         targets += chosen.values()
-    _refuse_overlap(targets)
     return targets
 
 
@@ -104,7 +123,7 @@ def _layer_numbers(layers: Layers, count: int) -> list[int]:
     return sorted(numbers)
 
 
-def _available(model: Any, family: Any, index: int, layer: nn.Module) -> dict[str, Target]:
+def _available(model: Any, family: Family, index: int, layer: nn.Module) -> dict[str, Target]:
     """All targets of one layer: the family's names first, then the module's own."""
     prefix = f"{family.layers}.{index}"
     linear = {name: module for name, module in layer.named_modules() if _is_linear(module)}

@@ -26,7 +26,8 @@ class FullVector(Subspace):
         scale: s, by which a unit of x changes a parameter; 1.0 is the raw θ − θ0. None makes the root mean square
             of a unit step a set share of that of the parameters (see `scale.py`).
 
-    Tied tensors are one parameter, counted once, in the order of `model.named_parameters()`.
+    Tied tensors are one parameter, counted once, in the order of `model.named_parameters()`. What a model computes
+    anew when it is loaded (Marian's sinusoidal positions) is no parameter of it.
     """
 
     kind: ClassVar[str] = "full"
@@ -37,7 +38,9 @@ class FullVector(Subspace):
 
 class BoundFullVector(BoundSubspace):
     def __init__(self, config: FullVector, model: LoadedModel) -> None:
-        named = list(model.model.named_parameters())  # a tied tensor appears once
+        computed = set(getattr(model.model, "_keys_to_ignore_on_save", None) or ())
+        # A tied tensor appears once.
+        named = [(name, p) for name, p in model.model.named_parameters() if name not in computed]
         self.parameters = tuple(name for name, _ in named)
         self.shapes = [parameter.shape for _, parameter in named]
         self.sizes = [parameter.numel() for _, parameter in named]

@@ -82,7 +82,7 @@ class BoundLoRAXS(BoundSubspace):
         r = self.rank
         cores = X.to(self.left[0]).reshape(len(X), len(self.targets), r, r)  # (n, targets, r, r)
         return [
-            LowRankDelta(target, left, cores[:, k], right)
+            LowRankDelta(target, left, cores[:, k].to(left), right)  # T5 keeps some weights in single precision
             for k, (target, left, right) in enumerate(zip(self.targets, self.left, self.right, strict=True))
         ]
 

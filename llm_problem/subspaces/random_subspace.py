@@ -74,9 +74,8 @@ class BoundRandomSubspace(BoundSubspace):
         self.projections = [p.to(w) for p, w in zip(self.projections, weights, strict=True)]
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
-        x = X.to(self.projections[0])
         return [
-            WeightDelta(target, torch.einsum("nd,doi->noi", x, projection))
+            WeightDelta(target, torch.einsum("nd,doi->noi", X.to(projection), projection))
             for target, projection in zip(self.targets, self.projections, strict=True)
         ]
 

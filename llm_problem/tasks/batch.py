@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,10 @@ class TokenBatch:
 
     `contrast` says that the loss depends only on differences between entries at the same place of a sequence, as where
     single words compete: then their logits are as good as their log-probabilities, and evaluators may return those.
+
+    For an encoder-decoder model `sequences` are what the decoder reads, from its start token on; `sources` holds what
+    the encoder reads, each (s,) int64, and sequence k is predicted from source `source[k]`, (S,) int64. Both are empty
+    for other models.
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -33,6 +37,8 @@ class TokenBatch:
     answer: np.ndarray
     label: np.ndarray
     contrast: bool = False
+    sources: tuple[np.ndarray, ...] = ()
+    source: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def entries(self) -> int:
@@ -44,13 +50,14 @@ class TokenBatch:
 
     @property
     def tokens(self) -> int:
-        """Real tokens that a forward pass reads."""
-        return sum(s.size for s in self.sequences)
+        """Real tokens that a forward pass reads, those of a source once."""
+        return sum(s.size for s in (*self.sequences, *self.sources))
 
     def fingerprint(self) -> str:
         """sha256 over all tokens and what is read from them (64 hex digits)."""
         digest = hashlib.sha256()
-        for array in (*self.sequences, self.sequence, self.position, self.token, self.example, self.answer, self.label):
+        arrays = (*self.sequences, self.sequence, self.position, self.token, self.example, self.answer, self.label)
+        for array in (*arrays, *self.sources, self.source) if self.sources else arrays:
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array, dtype="<i8").data)
         return digest.hexdigest()
@@ -64,6 +71,8 @@ class TokenBatch:
         kept = kept[np.argsort(new_example[self.example[kept]], kind="stable")]
         used = list(dict.fromkeys(self.sequence[kept].tolist()))
         new_sequence = {old: new for new, old in enumerate(used)}
+        read = self.source[used].tolist() if self.sources else []
+        new_source = {old: new for new, old in enumerate(dict.fromkeys(read))}
         return TokenBatch(
             sequences=tuple(self.sequences[old] for old in used),
             sequence=np.array([new_sequence[s] for s in self.sequence[kept].tolist()], dtype=np.int64),
@@ -73,6 +82,8 @@ class TokenBatch:
             answer=self.answer[kept],
             label=self.label[chosen],
             contrast=self.contrast,
+            sources=tuple(self.sources[old] for old in new_source),
+            source=np.array([new_source[old] for old in read], dtype=np.int64),
         )
 
     def comparable(self, log_probs: np.ndarray) -> np.ndarray:
@@ -89,15 +100,24 @@ class BatchBuilder:
 
     def __init__(self) -> None:
         self._sequences: list[np.ndarray] = []
+        self._sources: list[np.ndarray] = []
+        self._source: list[int] = []
         self._entries: list[tuple[int, int, int, int, int]] = []
         self._labels: list[int] = []
 
     def start_example(self, label: int) -> None:
         self._labels.append(label)
 
-    def add_sequence(self, ids: Sequence[int] | np.ndarray) -> int:
-        """Append a sequence and return its number."""
+    def add_source(self, ids: Sequence[int] | np.ndarray) -> int:
+        """Append what an encoder reads and return its number."""
+        self._sources.append(np.asarray(ids, dtype=np.int64))
+        return len(self._sources) - 1
+
+    def add_sequence(self, ids: Sequence[int] | np.ndarray, source: int | None = None) -> int:
+        """Append a sequence and return its number; `source` is the one that an encoder-decoder predicts it from."""
         self._sequences.append(np.asarray(ids, dtype=np.int64))
+        if source is not None:
+            self._source.append(source)
         return len(self._sequences) - 1
 
     def read(self, sequence: int, position: int, token: int, answer: int) -> None:
@@ -113,4 +133,9 @@ class BatchBuilder:
         pairs, entries = np.unique(table[:, 3:5], axis=0), len(table)
         places = np.unique(table[:, [3, 0, 1]], axis=0)
         contrast = labels_compete and len(pairs) == entries and len(places) == len(np.unique(table[:, 3]))
-        return TokenBatch(tuple(self._sequences), sequence, position, token, example, answer, label, contrast)
+        sources, source = tuple(self._sources), np.asarray(self._source, dtype=np.int64)
+        if source.size != (len(self._sequences) if sources else 0):
+            raise ValueError(f"{len(self._sequences)} sequences, but {source.size} of them have a source")
+        return TokenBatch(
+            tuple(self._sequences), sequence, position, token, example, answer, label, contrast, sources, source
+        )

@@ -1,15 +1,17 @@
 """Classification by label words: the model reads a prompt and the words of each class compete for what comes next.
 
 A class scores the summed log-probability of its words' tokens after the prompt (for a masked model: at as many mask
-tokens, all masked at once). Loss = cross-entropy over the classes' scores, in nats per example.
+tokens, all masked at once; for an encoder-decoder model: at the start of what it writes about the prompt). Loss =
+cross-entropy over the classes' scores, in nats per example.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +23,13 @@ from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data, Record
 from llm_problem.tasks.splits import SPLITS, require_split, split_by_content, stratified
 from llm_problem.tasks.template import Template
-from llm_problem.tasks.verbalizer import causal_example, masked_example
+from llm_problem.tasks.verbalizer import causal_example, masked_example, seq2seq_example
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    "causal": causal_example,
+    "masked": masked_example,
+    "seq2seq": seq2seq_example,
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ class Classification(Task):
         dev, test: examples of their own for these splits.
         search_size, dev_size, test_size: how many examples, balanced over the classes; None is all. Which search
             examples are drawn follows from the problem's seed; dev and test do not.
-        max_length: longest prompt with label in tokens, at most the model's context (the default). Only the text
-            is cut to fit.
+        max_length: longest prompt with label in tokens (for an encoder-decoder model: longest prompt), at most the
+            model's context (the default). Only the text is cut to fit.
     """
 
     kind: ClassVar[str] = "classification"
@@ -166,7 +174,9 @@ class Classification(Task):
         template, builder = Template(self.prompt), BatchBuilder()
         limit = min(self.max_length or model.max_length, model.max_length)
         words = [words for _, words in self._labels]
-        write = masked_example if model.kind == "masked" else causal_example
+        write = _WRITERS[model.kind]
+        if model.kind == "seq2seq":
+            write = partial(write, start=model.decoder_start)
         for text, label in self.examples(split, seed):
             builder.start_example(label)
             write(builder, model.tokenizer, template, text, words, limit)

@@ -89,6 +89,11 @@ class LanguageModelling(Task):
         return part
 
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
+        if model.kind == "seq2seq":
+            raise ValueError(
+                f"language modelling reads one running text, and {model.name} is an encoder-decoder model, which "
+                "writes about a source: use a causal or masked model, or Classification, which works with this one"
+            )
         if self.window > model.max_length:
             raise ValueError(f"window {self.window} is longer than the model's context of {model.max_length} tokens")
         ids = np.asarray(encode_bare(model.tokenizer, self.text(split)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Writing one classification example as token sequences, for causal and for masked models."""
+"""Writing one classification example as token sequences, for causal, masked and encoder-decoder models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from llm_problem.tasks.batch import BatchBuilder
 from llm_problem.tasks.template import Template
-from llm_problem.tasks.tokens import affixes, cut_text, encode_bare, encode_open
+from llm_problem.tasks.tokens import affixes, cut_text, encode_bare, encode_open, encode_target
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def _fit(
     while excess > 0:
         if keep == 0:
             raise ValueError(
-                f"the prompt is too long: {template.template!r} with its label alone is {length(written)} tokens, "
+                f"the prompt is too long: {template.template!r} without a text is {length(written)} tokens, "
                 f"the limit is {limit}"
             )
         keep = max(keep - excess, 0)
@@ -137,6 +137,41 @@ def _encode_masked(tokenizer: Any, before: str, after: str, words: list[str]) ->
         written.append((left, label, right + suffix))
     _refuse_equal(words, [label for _, label, _ in written])
     return written
+
+
+def seq2seq_example(
+    builder: BatchBuilder, tokenizer: Any, template: Template, text: str, words: list[str], limit: int, start: int
+) -> None:
+    """The prompt as an encoder's source, the label's tokens as the decoder's target after its `start` token.
+
+    Classes whose words are a single token share one target, the start token alone; a class of several tokens gets a
+    target of its own with all but its last token. A label begins a text here: white space around it does not count.
+    """
+    if not template.ends_with_label:
+        raise ValueError(
+            "an encoder-decoder model reads the prompt and writes the label: the label must stand at the end of the "
+            f"prompt, got {template.template!r}"
+        )
+
+    def write(shown: str) -> list[int]:
+        return list(tokenizer(template.render(shown)[0].rstrip(), verbose=False)["input_ids"])
+
+    answers = [encode_target(tokenizer, word.strip()) for word in words]
+    _refuse_equal(words, answers)
+    if (longest := max(map(len, answers))) > limit:
+        raise ValueError(f"the longest label has {longest} tokens, the limit is {limit}")
+    prompt = _fit(tokenizer, template, text, limit, write, len)
+    if not prompt:
+        raise ValueError("the prompt has no tokens: an encoder needs at least one to read")
+    source = builder.add_source(prompt)
+    shared: int | None = None
+    for answer, label in enumerate(answers):
+        if len(label) > 1:
+            sequence = builder.add_sequence([start, *label[:-1]], source)
+        else:
+            sequence = shared = builder.add_sequence([start], source) if shared is None else shared
+        for position, token in enumerate(label):
+            builder.read(sequence, position, token, answer)
 
 
 def _refuse_equal(words: list[str], answers: list[list[int]]) -> None:

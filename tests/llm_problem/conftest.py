@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
 
 import llm_problem as lp
 from llm_problem.models import load_model
@@ -27,6 +33,20 @@ ENCODER = {
     "attention_probs_dropout_prob": 0.0,
     "pad_token_id": 1,
 }
+T5 = {
+    "d_model": 32,
+    "d_kv": 6,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "dropout_rate": 0.0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
 SETTINGS = {
     "llama": ROTARY,
     "mistral": {**ROTARY, "sliding_window": None, "head_dim": 8},
@@ -47,7 +67,26 @@ SETTINGS = {
     "bert": {**ENCODER, "max_position_embeddings": 64},
     "roberta": {**ENCODER, "max_position_embeddings": 66},
     "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "t5": T5,
+    "mt5": {**T5, "feed_forward_proj": "gated-gelu"},
+    "marian": {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "dropout": 0.0,
+        "scale_embedding": True,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "forced_eos_token_id": 2,
+        "decoder_start_token_id": 1,
+    },
 }
+GATED_T5 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}  # T5 1.1: its head is not scaled
 SENTENCES = [
     ("a fine day out", "good"),
     ("what a dull and needlessly long speech", "bad"),
@@ -58,30 +97,47 @@ SENTENCES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def byte_tokenizer():
+def _bytes_as_tokens(closing):
     vocabulary = [*SPECIALS.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
     core = Tokenizer(models.BPE(vocab={token: k for k, token in enumerate(vocabulary)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
+    if closing:
+        core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
     return PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=64, **SPECIALS)
 
 
 @pytest.fixture(scope="session")
-def small_pair(byte_tokenizer):
+def byte_tokenizer():
+    return _bytes_as_tokens(closing=False)
+
+
+@pytest.fixture(scope="session")
+def closing_tokenizer():
+    """Ends what it encodes with </s>, as T5's and Marian's do."""
+    return _bytes_as_tokens(closing=True)
+
+
+@pytest.fixture(scope="session")
+def small_pair(byte_tokenizer, closing_tokenizer):
     """A function: family and changes of its settings → a new (model, tokenizer) with weights that differ visibly."""
 
     def make(family, dtype=torch.float32, **changes):
         config = AutoConfig.for_model(family, vocab_size=len(byte_tokenizer), **{**SETTINGS[family], **changes})
         masked = family in ("bert", "roberta") and not config.is_decoder
-        auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+        if config.is_encoder_decoder:
+            auto, tokenizer = AutoModelForSeq2SeqLM, closing_tokenizer
+        else:
+            auto, tokenizer = AutoModelForMaskedLM if masked else AutoModelForCausalLM, byte_tokenizer
         model = auto.from_config(config)
+        positions = set(model._keys_to_ignore_on_save or ())  # Marian's are computed
         generator = torch.Generator().manual_seed(7)
         with torch.no_grad():
-            for parameter in model.parameters():  # as they start, masks and positions would hardly matter
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(0.25 * noise if parameter.ndim > 1 else parameter + 0.1 * noise)
-        return model.to(dtype), byte_tokenizer
+            for name, parameter in model.named_parameters():  # as they start, masks and positions would hardly matter
+                if name not in positions:
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter.copy_(0.25 * noise if parameter.ndim > 1 else parameter + 0.1 * noise)
+        return model.to(dtype), tokenizer
 
     return make
 

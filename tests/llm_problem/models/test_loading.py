@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import T5Model
 
 from llm_problem.models import forget_models, load_model, loading, named_models
 
@@ -197,9 +198,41 @@ def test_a_model_without_a_language_modelling_head_is_refused(folder):
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "vit", "architectures": ["ViTModel"]}))
     with pytest.raises(ValueError, match="language-modelling head is needed, got vit"):
         load_model(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5Model"]}))
-    with pytest.raises(ValueError, match=r"encoder-decoder models \(t5\) are not supported"):
+    (folder / "config.json").write_text(json.dumps({"model_type": "whisper", "architectures": ["WhisperModel"]}))
+    with pytest.raises(ValueError, match="encoder-decoder model that reads and writes text is needed, got whisper"):
         load_model(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5Model"]}))
+    with pytest.raises(ValueError, match=r"lacks .* of the weights of a T5ForConditionalGeneration"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("family", ["t5", "mt5", "marian"])
+def test_an_encoder_decoder_model_loads_from_a_directory(family, small_pair, tmp_path):
+    model, tokenizer = small_pair(family)
+    model.save_pretrained(tmp_path / "it")
+    tokenizer.save_pretrained(tmp_path / "it")
+    loaded = load_model(tmp_path / "it")
+    assert (loaded.kind, loaded.layers, loaded.decoder_start, loaded.max_length) == ("seq2seq", 3, 1, 64)
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        logits = [m(input_ids=ids, decoder_input_ids=ids[:, :4]).logits for m in (model.eval(), loaded.model)]
+    torch.testing.assert_close(logits[1], logits[0])
+
+
+def test_an_encoder_decoder_without_a_head_is_refused(small_pair):
+    model, tokenizer = small_pair("t5")
+    with pytest.raises(ValueError, match="a language-modelling head is needed, got T5Model"):
+        load_model((T5Model(model.config), tokenizer))
+
+
+def test_a_model_that_does_not_say_how_targets_start_is_refused_when_asked(small_pair):
+    model, tokenizer = small_pair("t5")
+    model.generation_config.decoder_start_token_id = None
+    loaded = load_model((model, tokenizer))
+    assert loaded.decoder_start == 1
+    del model.config.decoder_start_token_id
+    with pytest.raises(ValueError, match="does not say which token a target starts with"):
+        _ = loaded.decoder_start
 
 
 def test_loading_says_nothing_and_leaves_transformers_settings_alone(folder, capfd):

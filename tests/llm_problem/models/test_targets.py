@@ -6,8 +6,11 @@ import torch
 import transformers
 
 from llm_problem.models import find_targets
+from llm_problem.models.families import ENCODER_DECODERS
 
 SMALL = {"vocab_size": 50, "hidden_size": 12, "num_attention_heads": 3, "num_hidden_layers": 2}
+T5 = {"vocab_size": 50, "d_model": 12, "d_kv": 4, "num_heads": 3, "num_layers": 2, "d_ff": 20}
+STACK = {"layers": 2, "attention_heads": 3, "ffn_dim": 20}
 CONFIGS = {
     "gpt2": lambda: transformers.GPT2Config(vocab_size=50, n_embd=12, n_head=3, n_layer=2, n_positions=16),
     "llama": lambda: transformers.LlamaConfig(**SMALL, num_key_value_heads=1, intermediate_size=20),
@@ -18,6 +21,12 @@ CONFIGS = {
     ),
     "bert": lambda: transformers.BertConfig(**SMALL, intermediate_size=20),
     "roberta": lambda: transformers.RobertaConfig(**SMALL, intermediate_size=20),
+    "t5": lambda: transformers.T5Config(**T5),
+    "mt5": lambda: transformers.MT5Config(**T5),
+    "marian": lambda: transformers.MarianConfig(
+        **{"vocab_size": 50, "d_model": 12, "max_position_embeddings": 16, "pad_token_id": 1},
+        **{f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in STACK.items()},
+    ),
 }
 MASKED = ("bert", "roberta")
 
@@ -25,8 +34,13 @@ MASKED = ("bert", "roberta")
 @pytest.fixture(scope="module")
 def models():
     torch.manual_seed(0)
-    auto = {True: transformers.AutoModelForMaskedLM, False: transformers.AutoModelForCausalLM}
-    return {name: auto[name in MASKED].from_config(make()).eval() for name, make in CONFIGS.items()}
+    return {name: auto_of(name).from_config(make()).eval() for name, make in CONFIGS.items()}
+
+
+def auto_of(name):
+    if name in ENCODER_DECODERS:
+        return transformers.AutoModelForSeq2SeqLM
+    return transformers.AutoModelForMaskedLM if name in MASKED else transformers.AutoModelForCausalLM
 
 
 def weight_of(model, target):
@@ -163,3 +177,59 @@ def test_rows_of_fused_projections_partition_the_tensor(models):
     for family in ("gpt2", "gpt_neox"):
         rows = [first(models[family], f"{letter}_proj").rows for letter in "qkv"]
         assert np.sort(np.concatenate(rows)).tolist() == list(range(36))
+
+
+# An encoder and a decoder.
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """T5 with three layers in its encoder and two in its decoder."""
+    config = transformers.T5Config(**{**T5, "num_layers": 3, "num_decoder_layers": 2})
+    return transformers.T5ForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("family", ENCODER_DECODERS)
+def test_cross_attention_has_names_of_its_own(models, family):
+    decoder = models[family].get_submodule("decoder" if family != "marian" else "model.decoder")
+    layer = (decoder.block if family != "marian" else decoder.layers)[1]
+    attention = layer.encoder_attn if family == "marian" else layer.layer[1].EncDecAttention
+    weights = dict(zip("qkv", ("q", "k", "v") if family != "marian" else ("q_proj", "k_proj", "v_proj"), strict=True))
+    weights["o"] = "out_proj" if family == "marian" else "o"
+    for letter, name in weights.items():
+        (target,) = find_targets(models[family], f"cross_{letter}_proj", 1)
+        assert models[family].get_parameter(target.parameter) is getattr(attention, name).weight
+
+
+def test_t5s_gated_mlp_has_its_gate_under_the_common_name(models):
+    gated = models["mt5"].decoder.block[1].layer[2].DenseReluDense
+    names = ("gate_proj", "up_proj", "down_proj")
+    found = [models["mt5"].get_parameter(first(models["mt5"], name, layer=1).parameter) for name in names]
+    # hidden = act(wi_0 h) * wi_1 h, as in transformers' T5DenseGatedActDense.forward.
+    assert all(p is m.weight for p, m in zip(found, (gated.wi_0, gated.wi_1, gated.wo), strict=True))
+    with pytest.raises(ValueError, match="no module of layer 0 matches 'gate_proj'"):
+        find_targets(models["t5"], "gate_proj", [0])
+
+
+def test_layers_are_the_decoders_and_the_encoders_by_prefix(uneven):
+    path = "{}.block.{}.layer.0.SelfAttention.q".format
+    assert [t.name for t in find_targets(uneven, "q_proj", None)] == [path("decoder", k) for k in (0, 1)]
+    assert [t.name for t in find_targets(uneven, "encoder.q_proj", 1)] == [path("encoder", 2)]
+    both = [path("encoder", 1), path("encoder", 2), path("decoder", 0), path("decoder", 1)]
+    assert [t.name for t in find_targets(uneven, ("q_proj", "encoder.q_proj"), 2)] == both
+    encoder = [p for name, p in uneven.named_parameters() if name.startswith("encoder.block.2.") and p.ndim == 2]
+    assert {uneven.get_parameter(t.parameter) for t in find_targets(uneven, "encoder.*", 1)} == set(encoder)
+    with pytest.raises(ValueError, match="no module of encoder layer 2 matches 'cross_q_proj'"):
+        find_targets(uneven, "encoder.cross_q_proj", 1)
+    with pytest.raises(ValueError, match="the last k layers, k from 1 to 2"):
+        find_targets(uneven, "q_proj", 3)
+
+
+def test_an_encoder_decoder_that_is_not_listed_counts_its_decoders_layers():
+    config = transformers.BartConfig(
+        **{"vocab_size": 50, "d_model": 12, "max_position_embeddings": 16},
+        **{f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in {**STACK, "layers": 2}.items()},
+    )
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config)
+    assert [t.name for t in find_targets(model, "self_attn.q_proj", 1)] == ["model.decoder.layers.1.self_attn.q_proj"]
+    assert [t.name for t in find_targets(model, "encoder.fc1", 1)] == ["model.encoder.layers.1.fc1"]
