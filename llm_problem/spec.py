@@ -136,7 +136,10 @@ class ProblemSpec:
 def _plain(value: Any) -> Any:
     """Dataclasses, tuples and mappings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Data) and value.format is None:
+            del plain["format"]  # as descriptions were before there was one
+        return plain
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
@@ -163,14 +166,18 @@ def _frozen(value: Any) -> Any:
     """JSON values as the descriptions hold them: lists as tuples, data descriptions as `Data`."""
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
-    if isinstance(value, dict) and set(value) == {"source", "sha256", "records"}:
-        return Data(value["source"], value["sha256"], _frozen(value["records"]))
+    if _is_data(value):
+        return Data(value["source"], value["sha256"], _frozen(value["records"]), value.get("format"))
     return value
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) - {"format"} == {"source", "sha256", "records"}
 
 
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"source", "sha256", "records"}:
+        if _is_data(value):  # the same bytes give the named columns in one format only
             return {"sha256": value["sha256"]}
         return {name: _without_paths(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,10 +1,12 @@
 """Classification by label words: which tokens are read where, and what loss they give."""
 
 import dataclasses
+import json
 import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -24,7 +26,9 @@ def records(count=8, text="sentence {i} about the sea"):
 
 def task_of(examples=None, prompt="{text} It was", labels=LABELS, **options):
     options = {"text": "text", "label": "label", "split": "split", **options}
-    return Classification.from_records(examples or records(), prompt=prompt, labels=labels, **options)
+    return Classification.from_records(
+        records() if examples is None else examples, prompt=prompt, labels=labels, **options
+    )
 
 
 def answers_of(batch, example):
@@ -319,6 +323,11 @@ def test_a_masked_label_needs_a_mask_token(tiny_gpt2, tiny_bert):
         ({"search_size": 0}, "search_size must be an integer of at least 1"),
         ({"test_size": 1.5}, "test_size must be .* got 1.5"),
         ({"dev_size": True}, "dev_size must be"),
+        (
+            {"search_size": 1},
+            "search_size must be from 2, one of each class, to 4, .* inline has .* search split; got 1",
+        ),
+        ({"search_size": 5}, "search_size must be from 2, .* to 4, .*; got 5"),
         ({"max_length": 0}, "max_length must be an integer of at least 1, or None, got 0"),
     ],
 )
@@ -356,6 +365,52 @@ def test_a_one_class_file_is_refused_at_once(tmp_path):
     path.write_text("text,label\na,neg\nb,neg\nc,neg\n")
     with pytest.raises(ValueError, match=r"one\.csv has a single class, 'neg'"):
         Classification.from_csv(path, text="text", label="label", prompt="{text}", labels=LABELS)
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("txt,label\na,neg\nb,pos\n", "has no column 'text'"),
+        ("text,label\na,neg\nb,neg\n", "has a single class, 'neg'"),
+        ("text,label\na,neg\nb,good\n", "has the label 'good', which labels does not name"),
+        ("text,label\n", "has no examples"),
+    ],
+)
+def test_files_for_the_other_splits_are_read_at_once_too(tmp_path, split, content, message):
+    path, other = tmp_path / "a.csv", tmp_path / "other.csv"
+    path.write_text("text,label\na,neg\nb,pos\nc,neg\nd,pos\n")
+    other.write_text(content)
+    options = {"text": "text", "label": "label", "prompt": "{text}", "labels": LABELS, split: other}
+    with pytest.raises(ValueError, match=rf"other\.csv.* {message}"):
+        Classification.from_csv(path, **options)
+    with pytest.raises(ValueError, match=rf"other\.csv.* {message}"):
+        Classification.from_records(records(), **options)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "txt", "csv"])
+def test_json_lines_are_read_whatever_the_names_end_in(tmp_path, ending):
+    paths = [tmp_path / f"{name}.{ending}" for name in ("a", "test")]
+    for path in paths:
+        path.write_text("".join(json.dumps(row) + "\n" for row in records()))
+    options = {"text": "text", "label": "label", "prompt": "{text}", "labels": LABELS}
+    task = Classification.from_jsonl(paths[0], test=paths[1], split="split", **options)
+    assert task.examples("search") == task_of().examples("search")
+    assert len(task.examples("test")) == 8
+    spec = lp.ProblemSpec("tiny-gpt2", task, lp.subspaces.LoRAXS(2))
+    again = lp.ProblemSpec.from_json(spec.to_json())
+    assert again == spec and again.task.examples("search") == task.examples("search")
+    if ending != "jsonl":
+        with pytest.raises(ValueError, match="looks like JSON lines: read it with from_jsonl"):
+            Classification.from_csv(paths[0], split="split", **options)
+
+
+def test_a_data_frame_is_records():
+    frame = pd.DataFrame(records())
+    assert task_of(frame) == task_of(records())
+    frame.loc[3, "label"] = None
+    with pytest.raises(ValueError, match="example 4 has no column 'label'; it has text, split"):
+        task_of(frame)
 
 
 def test_sst2_reads_through_the_public_interface(sst2):
