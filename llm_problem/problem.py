@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 import pickle
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ class Problem:
 
     def _start(self, spec: ProblemSpec, loaded: LoadedModel, memory_limit: int | None = None) -> None:
         self._spec, self._loaded = spec, loaded
+        self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit}
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
         self._batches: dict[str, TokenBatch] = {}
         self._fingerprint: str | None = None
@@ -182,7 +184,7 @@ class Problem:
         Raises:
             ValueError: another shape.
         """
-        array = np.asarray(x, dtype=np.float64)
+        array = _numbers("x", x)
         if array.shape != (self.dimension,):
             raise ValueError(f"x must have shape ({self.dimension},), got {array.shape}")
         return float(self.evaluate(array[None, :])[0])
@@ -198,7 +200,7 @@ class Problem:
             (n,) float64, in nats for "loss"; NaN or infinite where the model's is.
 
         Raises:
-            ValueError: another shape, or minibatches that this problem does not have.
+            ValueError: another shape, something that is no number, or minibatches that this problem does not have.
             RuntimeError: the problem has several objectives (`evaluate_all` takes those), or is closed.
         """
         if len(self.objectives) != 1:
@@ -221,7 +223,7 @@ class Problem:
             ValueError: another shape.
             RuntimeError: the objective is not differentiable.
         """
-        array = self._points(np.asarray(x, dtype=np.float64)[None, ...])[0]
+        array = self._points(_numbers("x", x)[None, ...])[0]
         if self.objectives != ("loss",):
             raise RuntimeError(f"the objective {', '.join(self.objectives)} has no gradient here; 'loss' has")
         batch = self.batch("search")
@@ -319,7 +321,7 @@ class Problem:
                 "a problem made from a model object cannot be pickled: save the model with save_pretrained and "
                 "give the directory instead"
             )
-        return _rebuild, (self._spec.to_json(),)
+        return _rebuild, (self._spec.to_json(), self._where)
 
     # Inside.
 
@@ -330,7 +332,7 @@ class Problem:
 
     def _one(self, x: Any) -> np.ndarray:
         """x (d,) as a finite (1, d)."""
-        X = self._points(np.asarray(x, dtype=np.float64)[None, ...])
+        X = self._points(_numbers("x", x)[None, ...])
         if not np.isfinite(X).all():
             raise ValueError("x must be finite")
         return X
@@ -345,7 +347,7 @@ class Problem:
         )
 
     def _points(self, X: Any) -> np.ndarray:
-        array = np.asarray(X, dtype=np.float64)
+        array = _numbers("X", X)
         if array.ndim != 2 or array.shape[1] != self.dimension:
             raise ValueError(f"X must have shape (n, {self.dimension}), got {array.shape}")
         return array
@@ -396,5 +398,19 @@ def _with_model(spec: ProblemSpec, name: str) -> ProblemSpec:
     return dataclasses.replace(spec, model=name)
 
 
-def _rebuild(text: str) -> Problem:
-    return Problem.from_spec(ProblemSpec.from_json(text))
+def _rebuild(text: str, where: dict[str, Any]) -> Problem:
+    return Problem.from_spec(ProblemSpec.from_json(text), **where)
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """An array of float64, for what holds numbers; None, which numpy would take for NaN, and words are none.
+
+    Raises:
+        ValueError: something in it is no number.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        for item in array.ravel().tolist():
+            if not isinstance(item, numbers.Real):
+                raise ValueError(f"{name} must hold numbers, got {item!r}")
+    return array.astype(np.float64, copy=False)

@@ -63,6 +63,14 @@ class SearchSpace:
         return cls(start, lower, upper, scale)
 
 
+def is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return is_integer(value) or isinstance(value, (float, np.floating))
+
+
 def _vector(name: str, value: Any, dimension: int) -> np.ndarray:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim > 1 or (array.ndim == 1 and array.shape != (dimension,)):
@@ -117,14 +125,15 @@ class BaseOptimizer:
         Raises:
             ValueError: an argument out of its range.
         """
-        if not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        if not is_integer(horizon) or horizon < 1:
             raise ValueError(f"horizon must be an integer of at least 1, got {horizon!r}")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1 or None, got {batch_size!r}")
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
+        if batch_size is not None and (not is_integer(batch_size) or batch_size < 1):
+            raise ValueError(f"batch_size must be an integer of at least 1, or None, got {batch_size!r}")
+        if not is_integer(seed) or seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
         self.space = SearchSpace.build(dimension, x0, bounds, sigma)
-        self.horizon, self.batch_size, self.seed = int(horizon), batch_size, int(seed)
+        self.horizon, self.seed = int(horizon), int(seed)
+        self.batch_size = None if batch_size is None else int(batch_size)
         self.start_at_x0 = bool(start_at_x0)
         self.rng = np.random.default_rng(seed)
         self.stop_reason: str | None = None

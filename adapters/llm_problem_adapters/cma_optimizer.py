@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, is_integer
 
 # Beyond this one finite loss is as bad as another, and sums of them still are finite.
 LARGEST = 1e100
@@ -71,8 +71,8 @@ class CMAOptimizer(BaseOptimizer):
         if not self.diagonal:
             check_memory(self.space.dimension)
         popsize = self.options.get("popsize", self.batch_size)
-        if popsize is not None and popsize < 2:
-            raise ValueError(f"{self.name} needs a batch_size (its population) of at least 2, got {popsize}")
+        if popsize is not None and (not is_integer(popsize) or popsize < 2):
+            raise ValueError(f"{self.name} needs a batch_size (its population) of at least 2, got {popsize!r}")
         sigma = self.space.sigma
         options: dict[str, Any] = {
             "CMA_diagonal": self.diagonal,

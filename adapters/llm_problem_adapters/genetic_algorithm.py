@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from llm_problem_adapters import genetic_operators as operators
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
 
 CROSSOVERS = ("single-point", "multi-point", "uniform")
 
@@ -221,16 +221,14 @@ def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 
 def _integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    if not is_integer(value) or value < low or (high is not None and value > high):
         expected = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be an integer {expected}, got {value!r}")
     return int(value)
 
 
 def _number(name: str, value: Any, low: float, high: float = np.inf) -> float:
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not real or not low <= value <= high or not np.isfinite(value):
+    if not is_number(value) or not low <= value <= high or not np.isfinite(value):
         expected = f"of at least {low}" if high == np.inf else f"from {low} to {high}"
         raise ValueError(f"{name} must be a finite number {expected}, got {value!r}")
     return float(value)

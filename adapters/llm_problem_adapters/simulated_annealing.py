@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
 
 SCHEDULES = ("geometric", "linear", "cauchy", "logarithmic")
 BOUNDARIES = ("reflect", "clip")
@@ -80,13 +80,13 @@ class SimulatedAnnealing(BaseOptimizer):
             ("max_step", max_step, 0, np.inf),
             ("target_acceptance", target_acceptance, 0, 1),
         ):
-            if not low < number < high:
+            if not (is_number(number) and low < number < high):
                 raise ValueError(f"{option} must be above {low} and below {high}, got {number!r}")
-        if not 0 < final_ratio <= 1:
+        if not (is_number(final_ratio) and 0 < final_ratio <= 1):
             raise ValueError(f"final_ratio must be above 0 and at most 1, got {final_ratio!r}")
-        if not isinstance(uphill_moves, (int, np.integer)) or uphill_moves < 1:
+        if not is_integer(uphill_moves) or uphill_moves < 1:
             raise ValueError(f"uphill_moves must be an integer of at least 1, got {uphill_moves!r}")
-        if not 0 <= adaptation < np.inf:
+        if not (is_number(adaptation) and 0 <= adaptation < np.inf):
             raise ValueError(f"adaptation must be finite and not negative, got {adaptation!r}")
         self.schedule, self.boundary = schedule, boundary
         self.initial_temperature, self.initial_acceptance = initial_temperature, initial_acceptance

@@ -48,7 +48,7 @@ class Data:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
 
     @classmethod
-    def of(cls, where: Data | str | os.PathLike[str] | Iterable[Record], format: str | None = None) -> Data:
+    def of(cls, where: Any, format: str | None = None) -> Data:
         """Describe a path, "embedded:<name>", or an iterable of records (mappings of column name to value).
 
         `format`, of a path, is for a file whose name's ending does not say how to read it. A pandas DataFrame counts
@@ -66,7 +66,7 @@ class Data:
             said = format if format != _format_of(source) else None
             return cls(source, hashlib.sha256(_read_bytes(source)).hexdigest(), format=said)
         if callable(getattr(where, "to_dict", None)) and hasattr(where, "columns"):  # a DataFrame iterates its columns
-            where = where.astype(object).where(where.notna(), None).to_dict("records")
+            where = _rows_of_frame(where)
         records = tuple(_plain_record(record) for record in where)
         if not records:
             raise ValueError("no records were given: at least one example is needed")
@@ -135,6 +135,10 @@ def _plain_record(record: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(record, Mapping):
         raise TypeError(f"a record must be a mapping of column name to value, got {type(record).__name__}")
     return tuple((str(name), str(value)) for name, value in record.items() if not _is_missing(value))
+
+
+def _rows_of_frame(frame: Any) -> list[Record]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def _is_missing(value: Any) -> bool:

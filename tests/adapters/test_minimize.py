@@ -272,6 +272,13 @@ def test_budget_below_one_is_refused(budget):
         minimize(Sphere(), "random-search", budget)
 
 
+@pytest.mark.parametrize("batch_size", [0, 2.5, "4", True])
+@pytest.mark.parametrize("name", ["simulated-annealing", "cma", "nevergrad:DE", "pymoo:DE"])
+def test_a_batch_size_that_is_no_count_is_refused(name, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be an integer of at least 1, or None, got {batch_size!r}"):
+        minimize(Sphere(), name, 5, batch_size=batch_size)
+
+
 def test_losses_of_the_wrong_shape_are_refused():
     problem = Sphere()
     problem.evaluate = lambda X: np.zeros((len(X), 1))
