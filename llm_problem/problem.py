@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import os
 import pickle
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.models.loading import LoadedModel, load_model
+from llm_problem.points import float_array
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.tasks.base import Task
@@ -71,7 +71,7 @@ class Problem:
             "", task, subspace, objectives=wanted, seed=seed, minibatch=minibatch, dtype=dtype, evaluator=evaluator
         )
         loaded = load_model(model, device=device)
-        self._start(_with_model(spec, loaded.name), loaded, memory_limit)
+        self._start(dataclasses.replace(spec, model=loaded.name), loaded, memory_limit)
 
     @classmethod
     def from_spec(cls, spec: ProblemSpec, *, device: str = "cpu", memory_limit: int | None = None) -> Problem:
@@ -184,7 +184,7 @@ class Problem:
         Raises:
             ValueError: another shape.
         """
-        array = _numbers("x", x)
+        array = float_array("x", x)
         if array.shape != (self.dimension,):
             raise ValueError(f"x must have shape ({self.dimension},), got {array.shape}")
         return float(self.evaluate(array[None, :])[0])
@@ -223,7 +223,7 @@ class Problem:
             ValueError: another shape.
             RuntimeError: the objective is not differentiable.
         """
-        array = self._points(_numbers("x", x)[None, ...])[0]
+        array = self._points(float_array("x", x)[None, ...])[0]
         if self.objectives != ("loss",):
             raise RuntimeError(f"the objective {', '.join(self.objectives)} has no gradient here; 'loss' has")
         batch = self.batch("search")
@@ -332,7 +332,7 @@ class Problem:
 
     def _one(self, x: Any) -> np.ndarray:
         """x (d,) as a finite (1, d)."""
-        X = self._points(_numbers("x", x)[None, ...])
+        X = self._points(float_array("x", x)[None, ...])
         if not np.isfinite(X).all():
             raise ValueError("x must be finite")
         return X
@@ -347,7 +347,7 @@ class Problem:
         )
 
     def _points(self, X: Any) -> np.ndarray:
-        array = _numbers("X", X)
+        array = float_array("X", X)
         if array.ndim != 2 or array.shape[1] != self.dimension:
             raise ValueError(f"X must have shape (n, {self.dimension}), got {array.shape}")
         return array
@@ -394,23 +394,5 @@ class Problem:
 _STREAM = 0xBA7C  # keeps the minibatches apart from other draws with the same seed
 
 
-def _with_model(spec: ProblemSpec, name: str) -> ProblemSpec:
-    return dataclasses.replace(spec, model=name)
-
-
 def _rebuild(text: str, where: dict[str, Any]) -> Problem:
     return Problem.from_spec(ProblemSpec.from_json(text), **where)
-
-
-def _numbers(name: str, values: Any) -> np.ndarray:
-    """An array of float64, for what holds numbers; None, which numpy would take for NaN, and words are none.
-
-    Raises:
-        ValueError: something in it is no number.
-    """
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
-        for item in array.ravel().tolist():
-            if not isinstance(item, numbers.Real):
-                raise ValueError(f"{name} must hold numbers, got {item!r}")
-    return array.astype(np.float64, copy=False)
