@@ -1,8 +1,7 @@
 """Particle swarm optimisation (Kennedy and Eberhart, 1995), global-best and ring.
 
 Sources: J. Kennedy, R. Eberhart, *Particle swarm optimization*, ICNN 1995; Y. Shi, R. Eberhart, *A modified
-    particle
-swarm optimizer*, 1998 (inertia weight); M. Clerc, J. Kennedy, *The particle swarm: explosion, stability, and
+particle swarm optimizer*, 1998 (inertia weight); M. Clerc, J. Kennedy, *The particle swarm: explosion, stability, and
 convergence*, IEEE TEC 6(1), 2002 (the constants); J. Kennedy, R. Mendes, *Population structure and particle
 swarm performance*, 2002 (ring); S. Helwig, R. Wanka, *Particle swarm optimization in high-dimensional bounded
 search spaces*, 2007 (what happens at the bounds).

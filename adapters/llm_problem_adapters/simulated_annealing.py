@@ -1,8 +1,7 @@
 """Simulated annealing (Kirkpatrick, Gelatt and Vecchi, 1983), with steps adapted to the acceptance rate.
 
 Sources: S. Kirkpatrick, C. Gelatt, M. Vecchi, *Optimization by simulated annealing*, Science 220, 1983; N.
-    Metropolis
-et al., *Equation of state calculations by fast computing machines*, 1953 (acceptance); A. Corana et al.,
+Metropolis et al., *Equation of state calculations by fast computing machines*, 1953 (acceptance); A. Corana et al.,
 *Minimizing multimodal functions of continuous variables with the simulated annealing algorithm*, ACM TOMS 13,
 1987 (step adaptation); W. Ben-Ameur, *Computing the initial temperature of simulated annealing*, 2004; H.
 Szu, R. Hartley, *Fast simulated annealing*, 1987 (Cauchy schedule); S. Geman, D. Geman, 1984 (logarithmic
