@@ -1,4 +1,4 @@
-"""What counts as a point: an array of numbers."""
+"""What counts as a point, or as many: an array of numbers, of the right shape."""
 
 from __future__ import annotations
 
@@ -20,3 +20,15 @@ def float_array(name: str, values: Any) -> np.ndarray:
             if not isinstance(item, numbers.Real):
                 raise ValueError(f"{name} must hold numbers, got {item!r}")
     return array.astype(np.float64, copy=False)
+
+
+def candidates(X: Any, dimension: int) -> np.ndarray:
+    """X as (n, d) float64.
+
+    Raises:
+        ValueError: another shape, or something in it is no number.
+    """
+    array = float_array("X", X)
+    if array.ndim != 2 or array.shape[1] != dimension:
+        raise ValueError(f"X must have shape (n, {dimension}), got {array.shape}")
+    return array

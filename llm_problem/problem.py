@@ -13,7 +13,8 @@ import torch
 
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.models.loading import LoadedModel, load_model
-from llm_problem.points import float_array
+from llm_problem.models.quantised import kinds
+from llm_problem.points import candidates, float_array
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.tasks.base import Task
@@ -255,6 +256,7 @@ class Problem:
             "bounds": [-spec.bound, spec.bound],
             "sigma": self.sigma,
             "seed": spec.seed,
+            "quantised": kinds(self.model),
             # A pair keeps its own precision.
             "dtype": spec.dtype if spec.dtype != "float32" else str(self.model.dtype).removeprefix("torch."),
             "evaluator": f"{self._evaluator.name} ({self._why}): {self._evaluator.description}",
@@ -296,6 +298,8 @@ class Problem:
         """Write the whole model at x (d,) into a new directory: plain transformers loads it; errors as above."""
         from llm_problem.export import save_model
 
+        if found := kinds(self.model):
+            raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: use save_adapter(x, directory)")
         changed = self._evaluator.changed(self._one(x))
         save_model(self.model, self.tokenizer, changed, directory, card=self._export_card(x))
 
@@ -347,10 +351,7 @@ class Problem:
         )
 
     def _points(self, X: Any) -> np.ndarray:
-        array = float_array("X", X)
-        if array.ndim != 2 or array.shape[1] != self.dimension:
-            raise ValueError(f"X must have shape (n, {self.dimension}), got {array.shape}")
-        return array
+        return candidates(X, self.dimension)
 
     def batch(self, split: str) -> TokenBatch:
         """The tokenised examples of a split, as evaluators read them."""

@@ -1,4 +1,4 @@
-"""Attention whose scores are affine in x, as they are where the first moved layer is the last one.
+"""Attention whose scores are affine in x, as they are in the first layer that x moves.
 
 There the inputs, the keys and the unmoved parts are fixed. With a low-rank change L C R of the query projection a
 query is q + L c with c = C (R x), so its scores are q·k + Σ_i c_i (L_i·k): all q·k and L_i·k are computed once. With
@@ -39,63 +39,93 @@ class Prepared:
 
 
 def affine_attention(layer: Layer, started: Sequence[Started], places: Places) -> Attention | None:
-    """A function (changes, width) → (width, p, heads · size); None where the scores are not affine or it does not pay.
+    """A function (changes, width) → (width, Q, heads · size); None where the scores are not affine or it does not pay.
 
     Args:
-        layer: the last one, and the first that x moves.
-        started: its query projection's and its key and value projection's fixed parts.
+        layer: the first one that x moves.
+        started: the fixed parts of its projections' outputs.
         places: who asks.
     """
-    if not layer.last or len(layer.inputs) != 2:
+    sides = _sides(layer, started)
+    if sides is None:
         return None
-    query, memory = layer.inputs
-    keys, _ = memory.columns
-    if any(move.low is None for move in (*query.moves, *memory.moves)):
-        return None
-    if any(move.columns.start < keys.stop for move in memory.moves):  # keys move too
-        return None
+    query, values = sides
     if query.moves and layer.query_norm is not None:
         return None
-    ranks = sum(move.left.shape[0] for move in query.moves if move.left is not None)
+    ranks = sum(_rank(move) for move in query.moves)
     if 2 * ranks > layer.size or places.groups.scores * layer.heads * (ranks + 1) > LIMIT:
         return None
-    return _Affine(layer, started, places)
+    return _Affine(layer, started, places, query, values)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The queries or the values: what makes them, its fixed part, and what moves them."""
+
+    projection: Projection
+    started: Started
+    columns: slice
+    moves: list[Move]
+
+    def low(self, move: Move, changes: Sequence[Delta]) -> torch.Tensor:
+        return self.projection.low(self.started, move, changes)
+
+
+def _sides(layer: Layer, started: Sequence[Started]) -> tuple[Side, Side] | None:
+    """The queries and the values; None where something else moves, or moves another way than by a low rank."""
+    placed = [(p, s, c) for p, s in zip(layer.inputs, started, strict=True) for c in p.columns]
+    sides = [
+        Side(p, s, c, [m for m in p.moves if c.start <= m.columns.start and m.columns.stop <= c.stop])
+        for p, s, c in placed
+    ]
+    query, keys, values = sides
+    moves = [move for projection in layer.inputs for move in projection.moves]
+    if keys.moves or len(query.moves) + len(values.moves) < len(moves) or any(move.low is None for move in moves):
+        return None
+    return query, values
 
 
 class _Affine:
-    def __init__(self, layer: Layer, started: Sequence[Started], places: Places) -> None:
-        self.layer, self.started, self.places = layer, started, places
-        self.query: Projection = layer.inputs[0]
-        self.memory: Projection = layer.inputs[1]
+    def __init__(self, layer: Layer, started: Sequence[Started], places: Places, query: Side, values: Side) -> None:
+        self.layer, self.places, self.query, self.values = layer, places, query, values
         q, k, v = layer.split([s.y.clone() for s in started])
         q, k = layer.turned(q, k, places)
-        lefts = [move.left for move in self.query.moves if move.left is not None]
         left = None
-        if lefts:
-            left = torch.cat(lefts).unflatten(-1, (layer.heads, layer.size))  # (r, heads, size)
-            left = left.expand(q.shape[1], -1, -1, -1).clone()  # (p, r, heads, size)
+        if query.moves:
+            left = torch.cat([_on_all_heads(move, query.columns) for move in query.moves])
+            left = left.unflatten(-1, (layer.heads, layer.size))  # (r, heads, size)
+            left = left.expand(q.shape[1], -1, -1, -1).clone()  # (Q, r, heads, size)
             if layer.rotary:
                 assert places.turn_queries is not None
                 turn(left, places.turn_queries[:, None, None], layer.rotary)
-        low = started[1].low
+        low = values.started.low
         self.prepared = [self._prepare(bucket, q[0], k[0], v[0], left, low) for bucket in places.groups.buckets]
         # (shared, r, size) for each move of the values
-        self.value_lefts = [self._by_head(move) for move in self.memory.moves]
+        self.value_lefts = [
+            _on_all_heads(move, values.columns).unflatten(-1, (layer.shared, layer.size)).transpose(0, 1).contiguous()
+            for move in values.moves
+        ]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it keeps."""
+        tensors = [t for p in self.prepared for t in (p.scores, p.by_core, p.values) if t is not None]
+        return sum(t.numel() * t.element_size() for t in tensors)
 
     def __call__(self, changes: Sequence[Delta], width: int) -> torch.Tensor:
         layer = self.layer
         c = None
         if self.query.moves:
-            c = torch.cat([self.query.low(self.started[0], move, changes) for move in self.query.moves], dim=-1)
+            c = torch.cat([self.query.low(move, changes) for move in self.query.moves], dim=-1)
         outputs = [self._one_bucket(prepared, c, width) for prepared in self.prepared]
         out = self.places.groups.in_order(outputs)  # (width, p, heads, size + ranks)
         result, start = out[..., : layer.size], layer.size
-        for move, left in zip(self.memory.moves, self.value_lefts, strict=True):
+        for move, left in zip(self.values.moves, self.value_lefts, strict=True):
             delta = changes[move.number]
             rank = left.shape[1]
             u = out[..., start : start + rank]  # Σ_t a_t u_t
             start += rank
-            z = torch.matmul(u.flatten(1, 2), delta.core.to(self.memory.dtype).transpose(1, 2))  # type: ignore[union-attr]
+            z = torch.matmul(u.flatten(1, 2), delta.core.to(self.values.projection.dtype).transpose(1, 2))  # type: ignore[union-attr]
             z = z.view(width, u.shape[1], layer.shared, -1, rank)  # (width, p, shared, share, r)
             added = torch.einsum("npkgr,krs->npkgs", z, left)
             result = result + added.reshape(result.shape)
@@ -123,7 +153,7 @@ class _Affine:
             ls = left.index_select(0, bucket.queries).view(count, lq, -1, layer.shared, share, layer.size)
             by_core = torch.einsum("bqrkgs,btks->bqrkgt", ls, ks) * layer.scale
             by_core = by_core.reshape(count * lq, -1, layer.heads * lk).contiguous()
-        lows = [low[0][:, move.low] for move in self.memory.moves] if low is not None else []
+        lows = [low[0][:, move.low] for move in self.values.moves] if low is not None else []
         us = [u.index_select(0, bucket.keys).view(count, lk, 1, -1).expand(-1, -1, layer.shared, -1) for u in lows]
         values = torch.cat([vs, *us], dim=-1).transpose(1, 2).reshape(count * layer.shared, lk, -1).contiguous()
         return Prepared(bucket, scores.reshape(count * lq, 1, -1).contiguous(), by_core, values)
@@ -145,13 +175,17 @@ class _Affine:
         out = out.permute(3, 0, 2, 1, 4, 5).reshape(n, count * lq, layer.heads, -1)
         return out[:width].expand(width, -1, -1, -1)
 
-    def _by_head(self, move: Move) -> torch.Tensor:
-        """L of a move of the values, (shared, r, size); heads that it leaves alone get zeros."""
-        assert move.left is not None
-        values = self.memory.columns[1]
-        whole = move.left.new_zeros(move.left.shape[0], values.stop - values.start)
-        whole[:, move.columns.start - values.start : move.columns.stop - values.start] = move.left
-        return whole.unflatten(-1, (self.layer.shared, self.layer.size)).transpose(0, 1).contiguous()
+
+def _rank(move: Move) -> int:
+    return 0 if move.left is None else move.left.shape[0]
+
+
+def _on_all_heads(move: Move, columns: slice) -> torch.Tensor:
+    """L of a move, transposed, (r, columns); zero in the columns that it leaves alone."""
+    assert move.left is not None
+    whole = move.left.new_zeros(move.left.shape[0], columns.stop - columns.start)
+    whole[:, move.columns.start - columns.start : move.columns.stop - columns.start] = move.left
+    return whole
 
 
 def _plus(scores: torch.Tensor, c: torch.Tensor, by_core: torch.Tensor) -> torch.Tensor:

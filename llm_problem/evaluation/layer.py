@@ -6,20 +6,17 @@ layer only the places that are read ask, and only they go through the MLP.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.nn.functional import gelu
-from transformers.activations import NewGELUActivation
 
 from llm_problem.evaluation.affine_attention import affine_attention
 from llm_problem.evaluation.attention import AttentionGroups, Heads, attend
 from llm_problem.evaluation.gemm import WeightStore
+from llm_problem.evaluation.pieces import activation, norm, reordered
 from llm_problem.evaluation.projection import Numbered, Part, Projection, Started
 from llm_problem.evaluation.rotary import head_order, turn
 from llm_problem.models.families import FAMILIES
@@ -83,10 +80,10 @@ class Layer:
         self.scale = float(attention.scaling)
         self.rotary = rotary if getattr(attention, "use_rope", True) else 0
         within = head_order(self.size, self.rotary)
-        self.norms = [_in_float(layer.get_submodule(name)) for name in form.norms]
-        self.query_norm = _reordered(getattr(attention, "q_norm", None), within)
-        self.key_norm = _reordered(getattr(attention, "k_norm", None), within)
-        self.activation = _activation(layer.get_submodule(form.activation))
+        self.norms = [norm(layer.get_submodule(name)) for name in form.norms]
+        self.query_norm = reordered(getattr(attention, "q_norm", None), within)
+        self.key_norm = reordered(getattr(attention, "k_norm", None), within)
+        self.activation = activation(layer.get_submodule(form.activation))
 
         def part(name: str, turned: bool = False) -> Part:
             rows_of = targets[name].rows
@@ -241,23 +238,3 @@ def _heads(t: torch.Tensor) -> Heads:
         (n, rows, total, size), (rows * total * size, total * size, size, 1), t.storage_offset() - first * size
     )
     return Heads(whole, first, count)
-
-
-def _reordered(norm: Any, order: np.ndarray) -> Any:
-    """A norm over a head whose numbers stand in another order."""
-    if norm is None:
-        return None
-    norm = copy.deepcopy(norm).float()
-    norm.weight.data = norm.weight.data[torch.from_numpy(order).to(norm.weight.device)]
-    return norm
-
-
-def _in_float(norm: Any) -> Any:
-    """The model's own norm, or a copy in single precision of one that is stored in less."""
-    low = any(p.dtype in (torch.bfloat16, torch.float16) for p in norm.parameters())
-    return copy.deepcopy(norm).float() if low else norm
-
-
-def _activation(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The model's own activation, through the library's single kernel where it is written out in eight."""
-    return partial(gelu, approximate="tanh") if isinstance(module, NewGELUActivation) else module

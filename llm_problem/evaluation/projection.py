@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from llm_problem.evaluation.gemm import FrozenLinear, WeightStore, fastest_library, working_dtype
+from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Target
 from llm_problem.subspaces.deltas import Delta, LowRankDelta, WeightDelta
 
@@ -150,7 +151,7 @@ def _frozen(
     def build() -> tuple[torch.Tensor, torch.Tensor | None]:
         weights, biases = [], []
         for part in parts:
-            stored = parameters[part.target.parameter].detach()
+            stored = plain(parameters[part.target.parameter])
             index = torch.as_tensor(part.order, device=stored.device)
             weights.append((stored.T if part.target.transposed else stored)[index])
             bias = parameters.get(part.target.parameter.removesuffix("weight") + "bias")
@@ -168,7 +169,7 @@ def _frozen(
     tensors = [parameters[name] for name in names if name in parameters]
     key = (
         tuple((part.target.parameter, part.order.tobytes()) for part in parts),
-        tuple((t.data_ptr(), t._version, t.dtype) for t in tensors),
+        tuple((id(t), t.data_ptr(), t._version, t.dtype) for t in tensors),
     )
     return store.get(key, build, rows, precision)
 

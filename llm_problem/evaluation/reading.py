@@ -7,7 +7,6 @@ logits are never all in memory.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,9 @@ from torch.nn.functional import linear
 
 from llm_problem.evaluation.gemm import FrozenLinear, WeightStore
 from llm_problem.evaluation.packing import Row
+from llm_problem.evaluation.pieces import in_working_precision, norm
 from llm_problem.models.families import FAMILIES
+from llm_problem.models.quantised import plain
 
 BLOCK = 4096  # tokens of the vocabulary at once
 LOGITS = 4_194_304  # at most this many logits at once (16 MiB in single precision)
@@ -37,7 +38,7 @@ class Reader:
         assert form is not None
         self._tail = [_piece(model, piece) for piece in form.tail]
         head = model.get_output_embeddings()
-        self._weight, self._bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
+        self._weight, self._bias = plain(head.weight), None if head.bias is None else head.bias.detach()
         self._store, self._rows, self._precision = store, rows, precision
         self._blocks: list[FrozenLinear] | None = None
 
@@ -113,5 +114,4 @@ def _piece(model: Any, piece: str | Callable[[Any], Any]) -> Callable[[Any], Any
     module = getattr(model.get_submodule(parent), name)
     if module is None:
         return lambda h: h
-    low = any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
-    return copy.deepcopy(module).float() if low else module
+    return norm(module) if hasattr(module, "variance_epsilon") else in_working_precision(module)

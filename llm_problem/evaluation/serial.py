@@ -16,6 +16,7 @@ from torch import nn
 
 from llm_problem.evaluation.threads import fitting_threads
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.quantised import is_quantised, plain
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
@@ -30,6 +31,7 @@ class SerialEvaluator:
         self.model, self.subspace = model, subspace
         parameters = dict(model.model.named_parameters())
         self._parameters = {name: parameters[name] for name in subspace.parameters}
+        self._quantised = {name for name, parameter in self._parameters.items() if is_quantised(parameter)}
         self._takes_cache = "use_cache" in inspect.signature(model.model.forward).parameters
 
     def log_probs(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
@@ -66,11 +68,21 @@ class SerialEvaluator:
             untouched = {name: parameter.data for name, parameter in self._parameters.items()}
             try:
                 for name, tensor in self._changed_parameters(torch.from_numpy(X)).items():
-                    self._parameters[name].data = tensor
+                    if name in self._quantised:  # numbers cannot be put into it, so they stand in for it
+                        self._put(name, torch.nn.Parameter(tensor, requires_grad=False))
+                    else:
+                        self._parameters[name].data = tensor
                 yield
             finally:
                 for name, tensor in untouched.items():
-                    self._parameters[name].data = tensor
+                    if name in self._quantised:
+                        self._put(name, self._parameters[name])
+                    else:
+                        self._parameters[name].data = tensor
+
+    def _put(self, name: str, parameter: torch.nn.Parameter) -> None:
+        module, _, leaf = name.rpartition(".")
+        self.model.model.get_submodule(module)._parameters[leaf] = parameter
 
     def _changed_parameters(self, X: torch.Tensor) -> dict[str, torch.Tensor]:
         device = next(iter(self._parameters.values())).device
@@ -78,7 +90,7 @@ class SerialEvaluator:
         for delta in self.subspace.deltas(X.to(device)):
             before = changed.get(delta.parameter)
             changed[delta.parameter] = delta.apply(
-                self._parameters[delta.parameter].detach() if before is None else before, 0
+                plain(self._parameters[delta.parameter]) if before is None else before, 0
             )
         return changed
 

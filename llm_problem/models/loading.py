@@ -22,6 +22,7 @@ import torch
 
 from llm_problem.models.cache import say
 from llm_problem.models.families import family_of
+from llm_problem.models.quantised import plain
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.models.smollm2 import smollm2_folder
 
@@ -282,5 +283,5 @@ def _state_hash(model: Any) -> str:
     digest.update(repr(sorted((k, str(v)) for k, v in config.items() if k not in ("architectures", "dtype"))).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().data)
+        digest.update(plain(tensor).contiguous().cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.quantised import kinds
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.deltas import Delta, DenseDelta
 from llm_problem.subspaces.scale import FULL_STEP
@@ -33,6 +34,11 @@ class FullVector(Subspace):
     kind: ClassVar[str] = "full"
 
     def bind(self, model: LoadedModel, seed: int) -> BoundFullVector:
+        if found := kinds(model.model):
+            raise ValueError(
+                f"a quantised model ({', '.join(found)}) has no full vector of parameters: search low-rank changes of "
+                "it, such as LoRAXS(…)"
+            )
         return BoundFullVector(self, model)
 
 

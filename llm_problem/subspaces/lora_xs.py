@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Target, find_targets
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
 from llm_problem.subspaces.deltas import Delta, LowRankDelta
@@ -67,7 +68,7 @@ class BoundLoRAXS(BoundSubspace):
         self.left: list[torch.Tensor] = []  # U_r Σ_r, (out, r), scaled
         self.right: list[torch.Tensor] = []  # V_rᵀ, (r, in)
         for target in targets:
-            stored = state[target.parameter]
+            stored = plain(state[target.parameter])
             weight = target.read(stored).detach().cpu().double()
             left, right = truncated_svd(weight.numpy(), self.rank)
             # ‖U Σ R Vᵀ‖² = Σ_k σ_k² ‖R_k‖², so at R ~ N(0, I) its root mean square is √r · ‖Σ_r‖.

@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Target, find_targets
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
 from llm_problem.subspaces.deltas import Delta, WeightDelta
@@ -59,7 +60,7 @@ class BoundRandomSubspace(BoundSubspace):
         self.dimension, self.targets = config.dimension, targets
         self.parameters = tuple(dict.fromkeys(target.parameter for target in targets))
         state = dict(model.model.named_parameters())
-        weights = [target.read(state[target.parameter]).detach() for target in targets]
+        weights = [target.read(plain(state[target.parameter])) for target in targets]
         length = sum(float(w.double().square().sum()) for w in weights) ** 0.5  # ‖θ‖ of all that is moved
         # Columns of length c give E‖P x‖² = d c² at x ~ N(0, I), and the weights move together, not each on its own.
         column = config.scale or relative_step(len(targets), model.layers) * length / config.dimension**0.5
