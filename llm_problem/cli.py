@@ -1,21 +1,32 @@
 """The command line: `llm-problem list | show | run`. The one place where problems and optimizers meet.
 
-Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import llm_problem as lp
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_id_first(sys.argv[1:] if arguments is None else arguments))
+    with _sigterm_interrupts() as terminated:
+        code = _guarded(options)
+    return 143 if code == 130 and terminated else code
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    """The command's exit code; what goes wrong is said in one line."""
     try:
         return options.command(options)
     except (ValueError, TypeError, FileExistsError, ImportError) as error:
@@ -27,15 +38,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `llm-problem list | head`
         sys.stderr.close()
         return 0
-    except (RuntimeError, OSError) as error:  # no network for a first fetch, a folder that cannot be written
-        print(f"llm-problem: {error}", file=sys.stderr)
+    # No network for a first fetch, a folder that cannot be written, a model that does not fit.
+    except (RuntimeError, OSError, MemoryError) as error:
+        print(f"llm-problem: {str(error) or 'out of memory'}", file=sys.stderr)
         return 1
 
 
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """Let SIGTERM (`kill`, a batch system's time limit) end a run as Ctrl-C does, with what it has found so far.
+
+    Gives the list of the signals that came.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def _id_first(arguments: Sequence[str]) -> list[str]:
+    """`run --optimizer A B ID …` as `run ID --optimizer A B …`: --optimizer takes every word behind it."""
+    words = list(arguments)
+    if words[:1] == ["run"]:
+        problems, among_optimizers = set(lp.list_problems()), False
+        for place, word in enumerate(words):
+            if word.startswith("-"):
+                among_optimizers = len(word) > 2 and "--optimizer".startswith(word)
+            elif among_optimizers and word.partition("@")[0] in problems:
+                return ["run", words.pop(place), *words[1:]]
+    return words
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        if message.endswith("required: ID"):
+            message += " (the problem's id, before --optimizer, which takes every name behind it)"
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llm-problem", description="The loss of a language model as a black-box problem."
-    )
+    parser = _Parser(prog="llm-problem", description="The loss of a language model as a black-box problem.")
     parser.add_argument("--version", action="version", version=f"llm-problem {lp.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -51,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_show)
 
     command = commands.add_parser("run", help="run optimizers on a named problem")
-    command.add_argument("id")
+    command.add_argument("id", metavar="ID")
     command.add_argument(
         "--optimizer",
         nargs="+",
@@ -75,10 +127,11 @@ def _list(options: argparse.Namespace) -> int:
         names = list_optimizers(options.pattern)
     else:
         names = lp.list_problems(options.pattern)
-    if not names and not options.json:
+    if names or options.json:
+        print(json.dumps(names, indent=2) if options.json else "\n".join(names))
+    if not names:
         print(f"llm-problem: nothing matches {options.pattern!r}", file=sys.stderr)
         return 2
-    print(json.dumps(names, indent=2) if options.json else "\n".join(names))
     return 0
 
 

@@ -15,6 +15,7 @@ import torch
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.models.quantised import kinds
+from llm_problem.points import candidates, float_array
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.tasks.base import Task
@@ -73,7 +74,7 @@ class Problem:
             "", task, subspace, objectives=wanted, seed=seed, minibatch=minibatch, dtype=dtype, evaluator=evaluator
         )
         loaded = load_model(model, device=device)
-        self._start(_with_model(spec, loaded.name), loaded, memory_limit)
+        self._start(dataclasses.replace(spec, model=loaded.name), loaded, memory_limit)
 
     @classmethod
     def from_spec(cls, spec: ProblemSpec, *, device: str = "cpu", memory_limit: int | None = None) -> Problem:
@@ -84,6 +85,7 @@ class Problem:
 
     def _start(self, spec: ProblemSpec, loaded: LoadedModel, memory_limit: int | None = None) -> None:
         self._spec, self._loaded = spec, loaded
+        self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit}
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
         self._batches: dict[str, TokenBatch] = {}
         self._parts: dict[int, list[TokenBatch]] = {}  # of the search examples, for races
@@ -188,7 +190,7 @@ class Problem:
         Raises:
             ValueError: another shape.
         """
-        array = np.asarray(x, dtype=np.float64)
+        array = float_array("x", x)
         if array.shape != (self.dimension,):
             raise ValueError(f"x must have shape ({self.dimension},), got {array.shape}")
         return float(self.evaluate(array[None, :])[0])
@@ -204,7 +206,7 @@ class Problem:
             (n,) float64, in nats for "loss"; NaN or infinite where the model's is.
 
         Raises:
-            ValueError: another shape, or minibatches that this problem does not have.
+            ValueError: another shape, something that is no number, or minibatches that this problem does not have.
             RuntimeError: the problem has several objectives (`evaluate_all` takes those), or is closed.
         """
         if len(self.objectives) != 1:
@@ -260,7 +262,7 @@ class Problem:
             ValueError: another shape.
             RuntimeError: the objective is not differentiable.
         """
-        array = self._points(np.asarray(x, dtype=np.float64)[None, ...])[0]
+        array = self._points(float_array("x", x)[None, ...])[0]
         if self.objectives != ("loss",):
             raise RuntimeError(f"the objective {', '.join(self.objectives)} has no gradient here; 'loss' has")
         batch = self.batch("search")
@@ -363,7 +365,7 @@ class Problem:
                 "a problem made from a model object cannot be pickled: save the model with save_pretrained and "
                 "give the directory instead"
             )
-        return _rebuild, (self._spec.to_json(),)
+        return _rebuild, (self._spec.to_json(), self._where)
 
     # Inside.
 
@@ -374,7 +376,7 @@ class Problem:
 
     def _one(self, x: Any) -> np.ndarray:
         """x (d,) as a finite (1, d)."""
-        X = self._points(np.asarray(x, dtype=np.float64)[None, ...])
+        X = self._points(float_array("x", x)[None, ...])
         if not np.isfinite(X).all():
             raise ValueError("x must be finite")
         return X
@@ -389,10 +391,7 @@ class Problem:
         )
 
     def _points(self, X: Any) -> np.ndarray:
-        array = np.asarray(X, dtype=np.float64)
-        if array.ndim != 2 or array.shape[1] != self.dimension:
-            raise ValueError(f"X must have shape (n, {self.dimension}), got {array.shape}")
-        return array
+        return candidates(X, self.dimension)
 
     def batch(self, split: str) -> TokenBatch:
         """The tokenised examples of a split, as evaluators read them."""
@@ -443,9 +442,5 @@ KEPT_MINIBATCHES = 8  # evaluators remember what x cannot change of each
 _STREAM = 0xBA7C  # keeps the minibatches apart from other draws with the same seed
 
 
-def _with_model(spec: ProblemSpec, name: str) -> ProblemSpec:
-    return dataclasses.replace(spec, model=name)
-
-
-def _rebuild(text: str) -> Problem:
-    return Problem.from_spec(ProblemSpec.from_json(text))
+def _rebuild(text: str, where: dict[str, Any]) -> Problem:
+    return Problem.from_spec(ProblemSpec.from_json(text), **where)

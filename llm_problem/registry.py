@@ -21,21 +21,31 @@ _ID = re.compile(r"(?:[a-z0-9_]+/)?[a-z0-9][a-z0-9.]*(?:-[a-z0-9.]+)*-d[0-9]+-v[
 _specs: dict[str, Callable[[], ProblemSpec]] = {}
 
 
-def register(id: str, spec: Callable[[], ProblemSpec]) -> None:
+def register(id: str, spec: ProblemSpec | Callable[[], ProblemSpec]) -> None:
     """Give a problem a name.
 
     Args:
         id: see above; new.
-        spec: makes the description, without loading anything heavy; called when the problem is asked for.
+        spec: the description, or a function that makes it without loading anything heavy; called when the problem
+            is asked for.
 
     Raises:
         ValueError: an id of another form, or one that is taken.
+        TypeError: neither a description nor a function.
     """
+    if not isinstance(id, str):
+        raise TypeError(f"an id must be a string, got {type(id).__name__}")
     if not _ID.fullmatch(id):
         raise ValueError(f"an id must read [namespace/]model-task-subspace-d<dimension>-v<version>, got {id!r}")
     if id in _specs:
         raise ValueError(f"{id!r} is registered already: a problem whose numbers change gets a new version")
-    _specs[id] = spec
+    if isinstance(spec, ProblemSpec):
+        given = spec
+        _specs[id] = lambda: given
+    elif callable(spec) and not isinstance(spec, Problem):
+        _specs[id] = spec
+    else:
+        raise TypeError(f"a ProblemSpec, or a function that makes one, was expected, got {type(spec).__name__}")
 
 
 def list_problems(pattern: str = "*") -> list[str]:

@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from llm_problem.models.loading import DTYPES
 from llm_problem.subspaces import SUBSPACES, Subspace
 from llm_problem.tasks import TASKS, Data, Task
@@ -56,8 +58,9 @@ class ProblemSpec:
             raise TypeError(
                 f"subspace must be a subspace such as lp.subspaces.LoRAXS(…), got {type(self.subspace).__name__}"
             )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed!r}")
+        object.__setattr__(self, "seed", int(self.seed))  # a numpy integer would not survive JSON
         if isinstance(self.objectives, str):
             raise TypeError(f"objectives must be a tuple of names, got the string {self.objectives!r}")
         object.__setattr__(self, "objectives", tuple(self.objectives))
@@ -69,9 +72,10 @@ class ProblemSpec:
             if objective not in self.task.objectives:
                 raise ValueError(f"unknown objective {objective!r}: this task offers {', '.join(self.task.objectives)}")
         if self.minibatch is not None and (
-            isinstance(self.minibatch, bool) or not isinstance(self.minibatch, int) or self.minibatch < 1
+            isinstance(self.minibatch, bool) or not isinstance(self.minibatch, (int, np.integer)) or self.minibatch < 1
         ):
             raise ValueError(f"minibatch must be an integer of at least 1 example, or None, got {self.minibatch!r}")
+        object.__setattr__(self, "minibatch", None if self.minibatch is None else int(self.minibatch))
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 < self.bound < float("inf"):
@@ -136,7 +140,10 @@ class ProblemSpec:
 def _plain(value: Any) -> Any:
     """Dataclasses, tuples and mappings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Data) and value.format is None:
+            del plain["format"]  # as descriptions were before there was one
+        return plain
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
@@ -163,14 +170,18 @@ def _frozen(value: Any) -> Any:
     """JSON values as the descriptions hold them: lists as tuples, data descriptions as `Data`."""
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
-    if isinstance(value, dict) and set(value) == {"source", "sha256", "records"}:
-        return Data(value["source"], value["sha256"], _frozen(value["records"]))
+    if _is_data(value):
+        return Data(value["source"], value["sha256"], _frozen(value["records"]), value.get("format"))
     return value
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) - {"format"} == {"source", "sha256", "records"}
 
 
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"source", "sha256", "records"}:
+        if _is_data(value):  # the same bytes give the named columns in one format only
             return {"sha256": value["sha256"]}
         return {name: _without_paths(item) for name, item in value.items()}
     if isinstance(value, list):

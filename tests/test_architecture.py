@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,22 @@ def test_sources_name_no_place_on_a_machine(path):
 def test_sources_say_what_they_are(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree) or not tree.body or path.name == "__main__.py"
+
+
+def requirements():
+    """extra (or "" for what is always installed) → names of the packages."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {extra: [re.match(r"[\w-]+", line)[0] for line in lines] for extra, lines in groups.items()}
+
+
+def test_whatever_is_installed_by_name_has_a_tested_version():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines if not line.startswith("#")}
+    wanted = {name.lower().replace("_", "-") for names in requirements().values() for name in names}
+    assert wanted - pinned == {"pip"}  # which is there before the constraints are
+
+
+def test_whatever_is_always_installed_is_imported_by_somebody():
+    modules = {module.partition(".")[0] for path in SOURCES if "tests" not in path.parts for module in imported(path)}
+    assert set(requirements()[""]) <= modules

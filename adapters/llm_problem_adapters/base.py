@@ -11,6 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 
+# Told to an optimizer of another library for a loss that is not finite, where the problem has no `penalty` of its own.
+PENALTY = 1e9
+
+# Told to one for a finite loss above it: Nevergrad clips from 5e20 on, with a warning.
+LARGEST = 1e20
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -57,6 +63,14 @@ class SearchSpace:
         return cls(start, lower, upper, scale)
 
 
+def is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return is_integer(value) or isinstance(value, (float, np.floating))
+
+
 def _vector(name: str, value: Any, dimension: int) -> np.ndarray:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim > 1 or (array.ndim == 1 and array.shape != (dimension,)):
@@ -75,6 +89,9 @@ class BaseOptimizer:
     """
 
     name = ""
+    penalty = PENALTY
+    """Stands for a loss that is not finite where an algorithm of another library is told; `minimize` sets it to the
+    problem's before it asks."""
 
     space: SearchSpace
     rng: np.random.Generator
@@ -108,14 +125,15 @@ class BaseOptimizer:
         Raises:
             ValueError: an argument out of its range.
         """
-        if not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        if not is_integer(horizon) or horizon < 1:
             raise ValueError(f"horizon must be an integer of at least 1, got {horizon!r}")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1 or None, got {batch_size!r}")
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
+        if batch_size is not None and (not is_integer(batch_size) or batch_size < 1):
+            raise ValueError(f"batch_size must be an integer of at least 1, or None, got {batch_size!r}")
+        if not is_integer(seed) or seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
         self.space = SearchSpace.build(dimension, x0, bounds, sigma)
-        self.horizon, self.batch_size, self.seed = int(horizon), batch_size, int(seed)
+        self.horizon, self.seed = int(horizon), int(seed)
+        self.batch_size = None if batch_size is None else int(batch_size)
         self.start_at_x0 = bool(start_at_x0)
         self.rng = np.random.default_rng(seed)
         self.stop_reason: str | None = None
@@ -126,6 +144,7 @@ class BaseOptimizer:
         self._handed_out = 0
         self._in_hand: np.ndarray | None = None  # the part asked for and not yet told
         self._x0_pending = self.start_at_x0
+        self._worst = -np.inf  # finite loss that `_finite` has seen
         self._setup()
         return self
 
@@ -212,6 +231,15 @@ class BaseOptimizer:
 
     def _recommend(self) -> np.ndarray:
         return self.best_x
+
+    # For a subclass that hands losses on to another library.
+
+    def _finite(self, F: np.ndarray) -> np.ndarray:
+        """Losses (k,) with the penalty for what is not finite, or the worst finite one so far if that is worse."""
+        finite = np.isfinite(F)
+        F = np.clip(F, -LARGEST, LARGEST)
+        self._worst = max(self._worst, float(np.max(F, where=finite, initial=-np.inf)))
+        return np.where(finite, F, max(self.penalty, self._worst))
 
     # Bookkeeping.
 

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, is_integer
 
-# Stands for a loss that is not finite; pycma takes NaN for the median.
-WORST = 1e20
+# Beyond this one finite loss is as bad as another, and sums of them still are finite.
+LARGEST = 1e100
+
+# What sigma is multiplied by after a generation without a finite loss.
+SHRINK = 0.5
 
 # pycma holds C, its eigenbasis, C^(−1/2) and two more of that size while it updates (5.04 were counted at
 # d = 2,000), and LAPACK's eigensolver works on a copy with two more beside it.
@@ -38,6 +41,10 @@ class CMAOptimizer(BaseOptimizer):
     ⌊3 ln d⌋. `horizon` changes nothing. Where one of pycma's own conditions stops it, `stop_reason` names it.
     The loss of x0 that `start_at_x0` brings is not told to pycma: x0 is the mean it starts from, and its
     update ranks only draws.
+
+    Losses that are not finite are the last in their generation's ranking. A generation without a finite one ranks
+    nothing, and pycma would take it for a flat function and stop: it is not told, and the next one is drawn from the
+    same distribution with half the step, since the draws are what left the finite region about the mean.
 
     Args:
         diagonal: restrict C to its diagonal: time and memory linear in d, where a full C takes d² of both.
@@ -64,8 +71,8 @@ class CMAOptimizer(BaseOptimizer):
         if not self.diagonal:
             check_memory(self.space.dimension)
         popsize = self.options.get("popsize", self.batch_size)
-        if popsize is not None and popsize < 2:
-            raise ValueError(f"{self.name} needs a batch_size (its population) of at least 2, got {popsize}")
+        if popsize is not None and (not is_integer(popsize) or popsize < 2):
+            raise ValueError(f"{self.name} needs a batch_size (its population) of at least 2, got {popsize!r}")
         sigma = self.space.sigma
         options: dict[str, Any] = {
             "CMA_diagonal": self.diagonal,
@@ -90,13 +97,33 @@ class CMAOptimizer(BaseOptimizer):
         return np.stack(self._points)  # (λ, d)
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
-        self._strategy.tell(self._points, np.minimum(F, WORST).tolist())
+        losses = ranked(F)
+        if losses is None:
+            self._strategy.sigma *= SHRINK
+            for x in self._points:  # kept until they are told
+                self._strategy.sent_solutions.pop(x, None)
+            return
+        self._strategy.tell(self._points, losses.tolist())
         stop = self._strategy.stop()
         if stop:
             self.stop_reason = f"{self.name}: " + ", ".join(f"{name}={value}" for name, value in stop.items())
 
     def _recommend(self) -> np.ndarray:
         return self.space.clip(self._strategy.result.xfavorite)
+
+
+def ranked(F: np.ndarray) -> np.ndarray | None:
+    """Losses (λ,) for pycma, finite: a loss that is not comes behind the generation's worst; None if none is finite.
+
+    Not far behind, because pycma's stop conditions compare ranges and medians of what it was told; and not level with
+    it, because a generation whose first three quarters are equal counts as flat.
+    """
+    finite = np.isfinite(F)
+    if not finite.any():
+        return None
+    F = np.clip(F, -LARGEST, LARGEST)
+    best, worst = F[finite].min(), F[finite].max()
+    return np.where(finite, F, worst + (worst - best) + max(1.0, abs(worst)))
 
 
 def check_memory(dimension: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from llm_problem_adapters import genetic_operators as operators
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
 
 CROSSOVERS = ("single-point", "multi-point", "uniform")
 
@@ -22,9 +22,9 @@ class GeneticAlgorithm(BaseOptimizer):
 
     Population and selection default to the document's, 50 and 10; `document` is the whole of its algorithm. Its
     100 generations are no option here, because they follow from the budget: horizon = generations × population,
-    there 5,000; less than some 20 generations want a smaller population. x0 is a member of the first generation,
-    and an elite is one of each later generation; neither is evaluated again, so those generations ask for fewer
-    new points than `population`.
+    there 5,000; less than some 20 generations want a smaller population. An elite is a member of each later
+    generation, and x0 of the first one where it is evaluated; neither is evaluated again, so those generations
+    ask for fewer new points than `population`.
 
     Args:
         population: n, individuals in a generation, at least 2.
@@ -42,10 +42,12 @@ class GeneticAlgorithm(BaseOptimizer):
         raw: whether lengths are in units of x itself and the first generation's centre is `−theta0` (zero
             where there is none); otherwise they are in units of sigma and the centre is x0.
         theta0: (d,) the pretrained parameters where x = θ − θ0 is the raw full vector; only with `raw`.
+        with_x0: whether x0, where it is evaluated first, is a member of the first generation.
         answer: what is recommended, "best" point told or the best of the "last-generation" completed.
 
     Raises:
-        ValueError: an option out of its range, or, from `setup`, a theta0 of another dimension.
+        ValueError: an option out of its range, or, from `setup`, a theta0 of another dimension or one that
+            the bounds exclude.
     """
 
     name = "genetic-algorithm"
@@ -68,6 +70,7 @@ class GeneticAlgorithm(BaseOptimizer):
         initial: float = 1.0,
         raw: bool = False,
         theta0: Any = None,
+        with_x0: bool = True,
         answer: str = "best",
     ) -> None:
         self.population = _integer("population", population, 2)
@@ -82,6 +85,7 @@ class GeneticAlgorithm(BaseOptimizer):
         self.initial = _number("initial", initial, 0)
         self.raw = bool(raw)
         self.theta0 = None if theta0 is None else np.asarray(theta0, dtype=np.float64)
+        self.with_x0 = bool(with_x0)
         self.answer = _choice("answer", answer, ("best", "last-generation"))
         if theta0 is not None and not raw:
             raise ValueError("theta0 is the raw full vector's, so it needs raw=True")
@@ -105,6 +109,12 @@ class GeneticAlgorithm(BaseOptimizer):
         P(t+1) = Select(Mutate(Crossover(P(t)))) with θ_i ~ N(0, I), fitness = −loss, the top k selected,
         single-point crossover and Gaussian mutation N(0, 0.01²), over 100 generations of 50, 10 selected.
 
+        The article's own search, with x = θ − θ0 in the model's own units (scale 1.0; the full vector's default
+        unit is much smaller, and puts θ = 0 far outside the bounds):
+
+        >>> problem = lp.Problem("tiny-gpt2", task, lp.subspaces.FullVector(scale=1.0))
+        >>> result = minimize(problem, GeneticAlgorithm.document(theta0=problem.subspace.theta0()), budget=5001)
+
         This is our reading of that description, since its printed code cannot run and picks the result by
         fitnesses of the generation before. The repairs:
 
@@ -116,6 +126,11 @@ class GeneticAlgorithm(BaseOptimizer):
         3. Children are made from random pairs of different selected parents, two a pair, until the population
            is full; where its size is odd the last pair gives one child only.
         4. Its fitness is −loss and maximised: here losses are minimised, which is the same order.
+        5. Pairs of parents are drawn with replacement: the same two may meet again.
+        6. x0, where it is evaluated first (`start_at_x0`), is one evaluation more, 5,001 for 100 generations. It
+           is no member of P(0), and is recommended only as long as no generation is complete and nothing better
+           was seen.
+        7. A generation that the budget cuts short is neither selected from nor recommended from.
         """
         return cls(
             population=population,
@@ -129,6 +144,7 @@ class GeneticAlgorithm(BaseOptimizer):
             initial=1.0,
             raw=True,
             theta0=theta0,
+            with_x0=False,
             answer="last-generation",
         )
 
@@ -136,6 +152,11 @@ class GeneticAlgorithm(BaseOptimizer):
         d = self.space.dimension
         if self.theta0 is not None and self.theta0.shape != (d,):
             raise ValueError(f"theta0 must have shape ({d},), got {self.theta0.shape}")
+        if self.theta0 is not None and not np.array_equal(self.space.clip(-self.theta0), -self.theta0):
+            raise ValueError(
+                f"theta0 (up to {np.abs(self.theta0).max():.3g}) lies outside the bounds, so that individuals "
+                "θ ~ N(0, I) would sit on them: the raw full vector is FullVector(scale=1.0)"
+            )
         self._unit: float | np.ndarray = 1.0 if self.raw else self.space.sigma
         self._parents: np.ndarray | None = None  # (selected, d), best first
         self._carried: np.ndarray = np.empty((0, d))  # members of the coming generation that are evaluated already
@@ -143,7 +164,8 @@ class GeneticAlgorithm(BaseOptimizer):
         self._last_best, self._last_loss = self.space.x0, np.inf  # of the last generation
 
     def _tell_x0(self, loss: float) -> None:
-        self._carried, self._carried_losses = self.space.x0[None, :], np.array([loss])
+        if self.with_x0:
+            self._carried, self._carried_losses = self.space.x0[None, :], np.array([loss])
 
     def _ask(self) -> np.ndarray:
         n = self.population - len(self._carried)
@@ -199,16 +221,14 @@ def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 
 def _integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    if not is_integer(value) or value < low or (high is not None and value > high):
         expected = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be an integer {expected}, got {value!r}")
     return int(value)
 
 
 def _number(name: str, value: Any, low: float, high: float = np.inf) -> float:
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not real or not low <= value <= high or not np.isfinite(value):
+    if not is_number(value) or not low <= value <= high or not np.isfinite(value):
         expected = f"of at least {low}" if high == np.inf else f"from {low} to {high}"
         raise ValueError(f"{name} must be a finite number {expected}, got {value!r}")
     return float(value)

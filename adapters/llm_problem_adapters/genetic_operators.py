@@ -2,8 +2,7 @@
 mutation.
 
 Sources: J. Holland, *Adaptation in Natural and Artificial Systems* (single-point crossover); K. De Jong, *An
-    analysis
-of the behavior of a class of genetic adaptive systems* (several cut points); G. Syswerda, *Uniform crossover
+analysis of the behavior of a class of genetic adaptive systems* (several cut points); G. Syswerda, *Uniform crossover
 in genetic algorithms*, ICGA 1989; H.-P. Schwefel, *Numerical Optimization of Computer Models* (Gaussian
 mutation of real genes).
 

@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import PENALTY, BaseOptimizer
 from llm_problem_adapters.registry import configure
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from llm_problem.optimizer import Optimizer
-
-# Told to an optimizer for a loss that is not finite, where the problem has no `penalty` of its own.
-PENALTY = 1e9
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,8 @@ def minimize(
 
     Args:
         problem: has `dimension`, `x0`, `bounds` ((lower, upper), or None), `sigma`, `evaluate(X)` → (n,)
-            losses, and perhaps `penalty`, the finite loss that stands for one that is not when the optimizer
-            is told.
+            losses, and perhaps `penalty`, the finite loss that stands for one that is not where the optimizer
+            is of another library (a `BaseOptimizer` takes losses as they are).
         optimizer: a name of `list_optimizers`; a configured optimizer that was not set up (it is copied
             first); one that is set up, which is used as it is, so that seed, batch_size, start_at_x0 and
             horizon are its own; or a callable that takes what `make_optimizer` takes after the name.
@@ -187,6 +184,8 @@ class _Run:
         self.problem, self.optimizer, self.budget, self.callback = problem, optimizer, budget, callback
         self.seed = getattr(optimizer, "seed", seed)
         self.penalty = float(getattr(problem, "penalty", PENALTY))
+        if isinstance(optimizer, BaseOptimizer):
+            optimizer.penalty = self.penalty
         self.name = getattr(optimizer, "name", "") or type(optimizer).__name__
         self.stop_reason = "budget"
         self.evaluations = 0
@@ -212,7 +211,9 @@ class _Run:
                 f"{self.problem.dimension}, got shape {X.shape}"
             )
         losses = self.evaluate(X)
-        self.optimizer.tell(X, np.where(np.isfinite(losses), losses, self.penalty))
+        if not isinstance(self.optimizer, BaseOptimizer):  # the protocol's losses are finite; ours know the worst
+            losses = np.where(np.isfinite(losses), losses, self.penalty)
+        self.optimizer.tell(X, losses)
 
     def recommend(self) -> tuple[np.ndarray, float]:
         """The point to answer with and its loss, spending what is left of the budget."""

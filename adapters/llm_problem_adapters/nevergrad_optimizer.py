@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fnmatch
 import importlib
+import importlib.util
 import inspect
 import sys
 import warnings
@@ -21,10 +23,7 @@ import numpy as np
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
-
-# Stands for a loss that is not finite. Nevergrad clips from 5e20 on, with a warning, and takes −inf as the
-# best.
-WORST = 1e20
+from llm_problem_adapters.registry import WHERE_ALL_ARE
 
 # The same seed gave two runs (Nevergrad 1.0.12, each of the 509 that ran here, 45 evaluations). A part of theirs is
 # a pycma seeded from the clock, or a thread that draws from numpy's global generator while nothing is asked.
@@ -57,6 +56,23 @@ NO_SUGGESTIONS = frozenset(
     }
 )
 
+# Nevergrad's registry has them whether their library is there or not: name pattern → the module it imports, the package
+# that brings it. NGOptF and NGOptF3 choose some of these by budget and dimension.
+LIBRARIES = {
+    "AX": ("ax", "ax-platform"),
+    "AXP": ("ax", "ax-platform"),
+    "BOBYQA": ("pybobyqa", "Py-BOBYQA"),
+    "BayesOptimBO": ("bayes_optim", "bayes-optim"),
+    "FCMA*": ("fcmaes", "fcmaes"),
+    "HyperOpt": ("hyperopt", "hyperopt"),
+    "NLOPT_*": ("nlopt", "nlopt"),
+    "PCABO*": ("bayes_optim", "bayes-optim"),
+    "PymooBIPOP": ("pymoo.factory", "pymoo==0.5.0"),  # ours is newer, and has both as pymoo:BIPOPCMAES and pymoo:NSGA2
+    "PymooNSGA2": ("pymoo.factory", "pymoo==0.5.0"),
+    "SMAC3*": ("ConfigSpace", "smac"),
+    "pysot": ("poap", "pySOT poap"),
+}
+
 # Not marked as sequential, but a part of theirs refuses to be built for more than one worker.
 SEQUENTIAL = ("DS9", "MetaModelDSproba")
 
@@ -87,7 +103,8 @@ class NevergradOptimizer(BaseOptimizer):
             registered settings.
 
     Raises:
-        ImportError: Nevergrad is not installed.
+        ImportError: Nevergrad is not installed, or the library that this algorithm of its needs; the message is the
+            pip line.
         TypeError: an option the algorithm's family does not have.
         ValueError: a name that is not in the registry.
     """
@@ -132,11 +149,11 @@ class NevergradOptimizer(BaseOptimizer):
         import nevergrad as ng
 
         with self._own_global_generator():
-            for candidate, loss in zip(self._candidates, F, strict=True):
+            for candidate, loss in zip(self._candidates, self._finite(F), strict=True):
                 # Raised for the suggested x0 by an algorithm that takes no suggestions; by then x0 is in
                 # Nevergrad's archive, which is all that can be had.
                 with contextlib.suppress(ng.errors.TellNotAskedNotSupportedError):
-                    self._optimizer.tell(candidate, float(min(loss, WORST)))
+                    self._optimizer.tell(candidate, float(loss))
             self._candidates = []
             if self._optimizer.recast:
                 self._look_ahead()
@@ -144,10 +161,8 @@ class NevergradOptimizer(BaseOptimizer):
     def _look_ahead(self) -> None:
         """Ask early where the algorithm runs in a thread of its own.
 
-        Only asking tells whether it goes on: Nevergrad would hand out random points from its end on, and here
-            the
-        run stops. Waiting for its next point also means that the thread runs while the generators are
-        swapped.
+        Only asking tells whether it goes on: Nevergrad would hand out random points from its end on, and here the
+        run stops. Waiting for its next point also means that the thread runs while the generators are swapped.
         """
         import nevergrad as ng
 
@@ -166,13 +181,16 @@ class NevergradOptimizer(BaseOptimizer):
 
     @contextlib.contextmanager
     def _own_global_generator(self) -> Iterator[None]:
-        """Swap numpy's global generator for this run's own, and silence the warnings that mean nothing."""
+        """Swap numpy's global generator for this run's own, and silence the warnings that mean nothing.
+
+        What is printed goes to stderr. A library that turns out to be missing is an ImportError with the pip line.
+        """
         import nevergrad as ng
 
         outside, state = get_bit_generator(), np.random.get_state(legacy=False)
         set_bit_generator(self._global_bits)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
                 # Advice on budget and num_workers, which are the caller's choice here.
                 warnings.simplefilter("ignore", ng.errors.InefficientSettingsWarning)
                 # pycma remembers a suggested x0 that it did not draw itself, and wonders about it ever after.
@@ -180,6 +198,12 @@ class NevergradOptimizer(BaseOptimizer):
                 # Nevergrad asks scipy for a tolerance of 0, and scipy's COBYLA takes its smallest instead.
                 warnings.filterwarnings("ignore", message="COBYLA: Invalid RHOEND")
                 yield
+        except (ModuleNotFoundError, RuntimeError) as error:  # from an algorithm's thread it comes as a cause
+            missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+            if not isinstance(missing, ModuleNotFoundError):
+                raise
+            module, packages = str(missing.name), dict(LIBRARIES.values())
+            raise ImportError(_pip_line(self.algorithm, packages.get(module, module.partition(".")[0]))) from error
         finally:
             set_bit_generator(outside)
             if state["has_gauss"]:  # the second half of a pair of normals, which the swap drops
@@ -204,13 +228,28 @@ def make_parametrization(space: SearchSpace) -> Any:
     return array
 
 
+def missing_package(algorithm: str) -> str | None:
+    """The package that this algorithm of Nevergrad's needs and that is not installed, or None."""
+    for pattern, (module, package) in LIBRARIES.items():
+        if fnmatch.fnmatchcase(algorithm, pattern):
+            try:
+                return None if importlib.util.find_spec(module) else package
+            except ModuleNotFoundError:  # of a package that a module would be in
+                return package
+    return None
+
+
+def _pip_line(algorithm: str, package: str) -> str:
+    return f"nevergrad:{algorithm} needs {package.partition('==')[0]}, which is not installed: pip install {package}"
+
+
 def nevergrad_names() -> list[str]:
-    """The names of Nevergrad's registry, sorted.
+    """The names of Nevergrad's registry whose libraries are installed, sorted.
 
     Raises:
         ImportError: Nevergrad is not installed.
     """
-    return sorted(_registry())
+    return sorted(name for name in _registry() if missing_package(name) is None)
 
 
 def _registry() -> Any:
@@ -243,8 +282,10 @@ def _factory(algorithm: str, options: dict[str, Any]) -> Any:
     """
     registry = _registry()
     if algorithm not in registry:
-        near = difflib.get_close_matches(algorithm, registry, n=5, cutoff=0.5)
-        raise ValueError(f"Nevergrad has no optimizer {algorithm!r}; near names: {', '.join(near) or 'none'}")
+        near = ", ".join(difflib.get_close_matches(algorithm, registry, n=5, cutoff=0.5)) or "none"
+        raise ValueError(f"Nevergrad has no optimizer {algorithm!r}; near names: {near}{WHERE_ALL_ARE}")
+    if (package := missing_package(algorithm)) is not None:
+        raise ImportError(_pip_line(algorithm, package))
     entry = registry[algorithm]
     if not options:
         return entry

@@ -1,8 +1,7 @@
 """Particle swarm optimisation (Kennedy and Eberhart, 1995), global-best and ring.
 
 Sources: J. Kennedy, R. Eberhart, *Particle swarm optimization*, ICNN 1995; Y. Shi, R. Eberhart, *A modified
-    particle
-swarm optimizer*, 1998 (inertia weight); M. Clerc, J. Kennedy, *The particle swarm: explosion, stability, and
+particle swarm optimizer*, 1998 (inertia weight); M. Clerc, J. Kennedy, *The particle swarm: explosion, stability, and
 convergence*, IEEE TEC 6(1), 2002 (the constants); J. Kennedy, R. Mendes, *Population structure and particle
 swarm performance*, 2002 (ring); S. Helwig, R. Wanka, *Particle swarm optimization in high-dimensional bounded
 search spaces*, 2007 (what happens at the bounds).
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
 
 TOPOLOGIES = ("global", "ring")
 BOUNDARIES = ("absorb", "reflect")
@@ -65,16 +64,16 @@ class ParticleSwarm(BaseOptimizer):
             if choice not in choices:
                 raise ValueError(f"{option} must be one of {', '.join(choices)}; got {choice!r}")
         for option, count, least in (("particles", particles, 2), ("neighbours", neighbours, 1)):
-            if not isinstance(count, (int, np.integer)) or count < least:
+            if not is_integer(count) or count < least:
                 raise ValueError(f"{option} must be an integer of at least {least}, got {count!r}")
         for option, number, high in (
             ("inertia", inertia, 1),
             ("cognitive", cognitive, np.inf),
             ("social", social, np.inf),
         ):
-            if not (0 <= number <= high and np.isfinite(number)):
+            if not (is_number(number) and 0 <= number <= high and np.isfinite(number)):
                 raise ValueError(f"{option} must be finite and in [0, {high}], got {number!r}")
-        if not 0 < max_velocity < np.inf:
+        if not (is_number(max_velocity) and 0 < max_velocity < np.inf):
             raise ValueError(f"max_velocity must be positive and finite, got {max_velocity!r}")
         self.particles, self.topology, self.neighbours = particles, topology, neighbours
         self.inertia, self.cognitive, self.social = inertia, cognitive, social

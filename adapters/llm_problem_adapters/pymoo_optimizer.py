@@ -14,10 +14,6 @@ import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 
-# Stands for a loss that is not finite: pymoo's CMAES never returns on NaN, and several algorithms report NaN
-# as the optimum.
-WORST = 1e20
-
 # An unbounded coordinate is searched in x0 ± this many sigmas, because pymoo's operators are scaled to a box.
 UNBOUNDED_SIGMAS = 10.0
 
@@ -147,11 +143,20 @@ class PymooOptimizer(BaseOptimizer):
         return np.stack([individual.X for individual in self._individuals])  # (k, d)
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
-        for individual, loss in zip(self._individuals, F, strict=True):
-            _evaluate(individual, min(loss, WORST))
+        for individual, loss in zip(self._individuals, self._told(X, F), strict=True):
+            _evaluate(individual, loss)
         self._algorithm.evaluator.n_eval += len(F)
         self._algorithm.tell(infills=self._infills)
         self._look_ahead()
+
+    def _told(self, X: np.ndarray, F: np.ndarray) -> np.ndarray:
+        """What pymoo is told for losses F (k,): finite, since CMAES never returns on NaN and others report it."""
+        if self.algorithm not in COVARIANCE or np.isfinite(F).any():
+            return self._finite(F)
+        # One penalty for all would be a flat function, at which pycma stops. Ranked by their distance to the best
+        # point known, they draw the distribution back to where losses are finite.
+        distances = np.linalg.norm((X - self.best_x) / self.space.sigma, axis=1)  # (k,)
+        return max(self._worst, 0.0) + 1.0 + distances
 
     def _look_ahead(self) -> None:
         """Ask pymoo for its next points; whether there are any is known only then."""

@@ -1,8 +1,7 @@
 """Random search (Brooks, 1958): independent draws about the start, the best of them kept.
 
 Source: S. Brooks, *A discussion of random methods for seeking maxima*, Operations Research 6(2), 1958. The
-    baseline
-that every other algorithm has to beat.
+baseline that every other algorithm has to beat.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from typing import Any
 
 from llm_problem_adapters.base import BaseOptimizer
 
+WHERE_ALL_ARE = "; `llm-problem list --optimizers` and list_optimizers() name all"
+
 # Name → module and class (and the classmethod that configures it) in this package; imported when used.
 OWN: dict[str, tuple[str, str]] = {
     "genetic-algorithm": ("genetic_algorithm", "GeneticAlgorithm"),
@@ -104,7 +106,7 @@ def configure(name: str, **options: Any) -> BaseOptimizer:
         wanted = name.rpartition(":")[2].lower()
         close = difflib.get_close_matches(wanted, set(parts.values()), n=4, cutoff=0.6)
         near = ", ".join(known for known, part in parts.items() if part in close) or "none"
-        raise ValueError(f"there is no optimizer {name!r}; near names: {near}; list_optimizers() has all")
+        raise ValueError(f"there is no optimizer {name!r}; near names: {near}{WHERE_ALL_ARE}")
     return _own(name, options)
 
 

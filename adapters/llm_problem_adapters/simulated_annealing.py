@@ -1,8 +1,7 @@
 """Simulated annealing (Kirkpatrick, Gelatt and Vecchi, 1983), with steps adapted to the acceptance rate.
 
 Sources: S. Kirkpatrick, C. Gelatt, M. Vecchi, *Optimization by simulated annealing*, Science 220, 1983; N.
-    Metropolis
-et al., *Equation of state calculations by fast computing machines*, 1953 (acceptance); A. Corana et al.,
+Metropolis et al., *Equation of state calculations by fast computing machines*, 1953 (acceptance); A. Corana et al.,
 *Minimizing multimodal functions of continuous variables with the simulated annealing algorithm*, ACM TOMS 13,
 1987 (step adaptation); W. Ben-Ameur, *Computing the initial temperature of simulated annealing*, 2004; H.
 Szu, R. Hartley, *Fast simulated annealing*, 1987 (Cauchy schedule); S. Geman, D. Geman, 1984 (logarithmic
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
 
 SCHEDULES = ("geometric", "linear", "cauchy", "logarithmic")
 BOUNDARIES = ("reflect", "clip")
@@ -80,13 +79,13 @@ class SimulatedAnnealing(BaseOptimizer):
             ("max_step", max_step, 0, np.inf),
             ("target_acceptance", target_acceptance, 0, 1),
         ):
-            if not low < number < high:
+            if not (is_number(number) and low < number < high):
                 raise ValueError(f"{option} must be above {low} and below {high}, got {number!r}")
-        if not 0 < final_ratio <= 1:
+        if not (is_number(final_ratio) and 0 < final_ratio <= 1):
             raise ValueError(f"final_ratio must be above 0 and at most 1, got {final_ratio!r}")
-        if not isinstance(uphill_moves, (int, np.integer)) or uphill_moves < 1:
+        if not is_integer(uphill_moves) or uphill_moves < 1:
             raise ValueError(f"uphill_moves must be an integer of at least 1, got {uphill_moves!r}")
-        if not 0 <= adaptation < np.inf:
+        if not (is_number(adaptation) and 0 <= adaptation < np.inf):
             raise ValueError(f"adaptation must be finite and not negative, got {adaptation!r}")
         self.schedule, self.boundary = schedule, boundary
         self.initial_temperature, self.initial_acceptance = initial_temperature, initial_acceptance

@@ -109,7 +109,7 @@ def load_model(model: Any, *, dtype: str = "float32", device: str = "cpu") -> Lo
         device: a torch device (a pair keeps its own).
 
     Raises:
-        ValueError: an unknown name, a directory without safetensors, an unknown dtype.
+        ValueError: an unknown name, a directory without safetensors, an unknown dtype, a device that is not there.
         TypeError: something else than a string, a path or a pair.
     """
     if dtype not in DTYPES:
@@ -123,14 +123,29 @@ def load_model(model: Any, *, dtype: str = "float32", device: str = "cpu") -> Lo
             "model must be a name, a directory, a hub id or a pair (PreTrainedModel, tokenizer), "
             f"got {type(model).__name__}"
         )
+    device = _checked_device(device)
     name, folder, stamp = _resolve(os.fspath(model))
-    key = (name, stamp, dtype, str(torch.device(device)))
+    key = (name, stamp, dtype, device)
     with _loading:
         loaded = _loaded.get(key)
         if loaded is None:
             loaded = _loaded[key] = _load(name, folder, dtype, device)
         _latest[:] = [loaded]
     return loaded
+
+
+def _checked_device(device: Any) -> str:
+    """The device's name, if this torch can put a tensor on it."""
+    try:
+        checked = torch.device(device)
+        usable = checked.type != "meta" and torch.empty(0, device=checked).device.type == checked.type
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError, ImportError):
+        usable = False
+    if not usable:
+        there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(f"device {device!r} is not there: torch {torch.__version__} offers {', '.join(there)} here")
+    return str(checked)
 
 
 def forget_models() -> None:

@@ -55,7 +55,7 @@ def _require_gguf() -> None:
         import gguf  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"converting smollm2-135m needs the package {error.name}: pip install 'llm-problem[smollm2]'"
+            f"converting smollm2-135m needs the package {error.name}: pip install gguf accelerate"
         ) from error
 
 

@@ -25,23 +25,27 @@ def print_card(card: Mapping[str, Any], console: Console | None = None) -> None:
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
-    """The table of a run: the pretrained model first, then the optimizers by their best loss."""
+    """The table of a run: the pretrained model first, then the optimizers by their best search loss.
+
+    The best point seen and the recommended one are two points: each has a column with its search loss, and what is
+    held out was measured at the recommended one alone.
+    """
     console = console or table_console()
     examples = outcome.pretrained["test"].get("examples")
     title = f"{outcome.problem}" + (f" (held out: {examples:.0f} examples)" if examples else "")
     table = Table(title=title, title_justify="left")
     table.add_column("optimizer", no_wrap=True)
     for column in (
-        "best search loss",
-        *(f"held-out {name}" for name in outcome.metric_names),
+        "best seen:\nsearch loss",
+        "recommended:\nsearch loss",
+        *(f"recommended:\nheld-out {name}" for name in outcome.metric_names),
         "evaluations",
         "seconds",
     ):
         table.add_column(column, justify="right")
     test = outcome.pretrained["test"]
-    table.add_row(
-        "pretrained", f"{outcome.pretrained['search_loss']:.4f}", *_metrics(outcome, test), "1", "", end_section=True
-    )
+    search = f"{outcome.pretrained['search_loss']:.4f}"
+    table.add_row("pretrained", search, search, *_metrics(outcome, test), "1", "", end_section=True)
     for row in sorted(outcome.rows, key=lambda row: row.get("best_loss", float("inf"))):
         if "error" in row:
             table.add_row(row["optimizer"], "failed")
@@ -49,6 +53,7 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
         table.add_row(
             row["optimizer"],
             f"{row['best_loss']:.4f}",
+            f"{row['loss']:.4f}",
             *_metrics(outcome, row["test"]),
             str(row["evaluations"]),
             f"{row['seconds']:.1f}",

@@ -31,8 +31,9 @@ LIBRARIES = ("llm-problem", "numpy", "torch", "transformers", "nevergrad", "pymo
 class Outcome:
     """What a run found.
 
-    `pretrained` and each of `rows` hold the search loss and the held-out metrics; a row also what the optimizer
-    spent. A row of an optimizer that failed has "error" instead.
+    `pretrained` has the search loss and the held-out metrics. Each of `rows` has the search loss of the best point
+    seen (`best_loss`), that of the recommended point (`loss`), the recommended point's held-out metrics (`test`, empty
+    where the run was interrupted) and what the optimizer spent; a row of an optimizer that failed has "error" instead.
     """
 
     problem: str
@@ -128,7 +129,8 @@ def _run_one(
         try:
             result = minimize(problem, name, budget, seed=seed, callback=record)
         except Exception as error:  # reported with its trace; other optimizers are not its hostages
-            traceback.print_exc(file=sys.stderr)
+            if not isinstance(error, (MemoryError, ImportError)):  # whose message says all
+                traceback.print_exc(file=sys.stderr)
             outcome.rows.append({"optimizer": name, "error": f"{type(error).__name__}: {error}"})
             partial = getattr(error, "partial_result", None)
             if partial is not None:
@@ -137,12 +139,18 @@ def _run_one(
     histories[name] = result.losses
     points[f"{name}/x"], points[f"{name}/best_x"] = result.x, result.best_x
     outcome.interrupted = result.stop_reason == "interrupted"
+    test: dict[str, float] = {}
+    if not outcome.interrupted:
+        try:
+            test = problem.metrics(result.x, "test")
+        except KeyboardInterrupt:  # the search is over: its result is kept
+            outcome.interrupted = True
     outcome.rows.append(
         {
             "optimizer": name,
             "best_loss": result.best_loss,
             "loss": result.loss,
-            "test": {} if outcome.interrupted else problem.metrics(result.x, "test"),
+            "test": test,
             "evaluations": result.evaluations,
             "non_finite": int(np.sum(~np.isfinite(result.losses))),
             "seconds": result.seconds,

@@ -31,8 +31,10 @@ class Subspace(ABC):
     scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
+        number = isinstance(self.scale, (int, float, np.integer, np.floating)) and not isinstance(self.scale, bool)
+        if self.scale is not None and not (number and np.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"scale must be positive and finite, or None for the default, got {self.scale!r}")
+        self._set(scale=None if self.scale is None else float(self.scale))
 
     def _set(self, **values: Any) -> None:
         """Store checked forms of what a frozen dataclass was given; for `__post_init__` only."""
@@ -89,14 +91,24 @@ def modules_tuple(modules: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: no names, or one that is not a string.
     """
-    names = (modules,) if isinstance(modules, str) else tuple(modules)
+    names = (modules,) if isinstance(modules, str) or not isinstance(modules, Iterable) else tuple(modules)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"modules must be one or more names such as ('q_proj', 'v_proj'), got {modules!r}")
     return names
 
 
 def layers_value(layers: Any) -> int | tuple[int, ...] | None:
-    """Layers as an int, a tuple of ints or None, so that descriptions compare and survive JSON."""
-    if layers is None or isinstance(layers, (int, np.integer)):
-        return None if layers is None else int(layers)
-    return tuple(int(number) for number in layers)
+    """Layers as an int, a tuple of ints or None, so that descriptions compare and survive JSON.
+
+    Raises:
+        ValueError: something else.
+    """
+    if layers is None:
+        return None
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    numbers = tuple(layers) if several else (layers,)
+    if not all(isinstance(number, (int, np.integer)) and not isinstance(number, bool) for number in numbers):
+        raise ValueError(
+            f"layers must be k for the last k layers, a sequence of layer numbers, or None for all, got {layers!r}"
+        )
+    return tuple(int(number) for number in numbers) if several else int(layers)

@@ -104,20 +104,46 @@ class Classification(Task):
         Raises:
             ValueError: a file that cannot be read, a missing column, a class that `labels` does not name.
         """
-        for name, where in (("dev", dev), ("test", test)):
-            options[name] = None if where is None else Data.of(where)
-        task = cls(Data.of(path), text, label, prompt, labels, **options)
-        task.examples("search")
-        return task
+        return cls._from_files(None, path, dev, test, text=text, label=label, prompt=prompt, labels=labels, **options)
 
-    from_jsonl = from_csv
+    @classmethod
+    def from_jsonl(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        text: str,
+        label: str,
+        prompt: str,
+        labels: Mapping[str, str],
+        dev: str | os.PathLike[str] | None = None,
+        test: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Classification:
+        """From files with a JSON object a line, whatever their names end in; otherwise as `from_csv`."""
+        return cls._from_files(
+            "jsonl", path, dev, test, text=text, label=label, prompt=prompt, labels=labels, **options
+        )
+
+    @classmethod
+    def _from_files(cls, format: str | None, path: Any, dev: Any, test: Any, **options: Any) -> Classification:
+        for name, where in (("dev", dev), ("test", test)):
+            options[name] = None if where is None else Data.of(where, format)
+        return cls(Data.of(path, format), **options)._checked()
 
     @classmethod
     def from_records(cls, records: Iterable[Record], **options: Any) -> Classification:
-        """From dictionaries in memory, such as [{"text": …, "label": …}, …]; options as for `from_csv`."""
-        task = cls(Data.of(records), **options)
-        task.examples("search")
-        return task
+        """From dictionaries in memory, such as [{"text": …, "label": …}, …], or a DataFrame; options as for `from_csv`.
+
+        `dev` and `test` are records of their own, or files.
+        """
+        return cls(Data.of(records), **options)._checked()
+
+    def _checked(self) -> Classification:
+        """Itself, once the search split and what was given for the others could be read."""
+        for split, data in (("search", self.data), ("dev", self.dev), ("test", self.test)):
+            if data is not None:
+                self.examples(split)
+        return self
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -131,7 +157,8 @@ class Classification(Task):
         """(text, class number) of a split, in file order.
 
         Raises:
-            ValueError: an empty split, one with a single class, a label that is not among `labels`.
+            ValueError: an empty split, one with a single class or with fewer examples than its size asks for, a size
+                below the number of classes, a label that is not among `labels`.
         """
         own = {"dev": self.dev, "test": self.test}.get(require_split(split))
         data = own or self.data
@@ -150,6 +177,11 @@ class Classification(Task):
                 "examples of at least two are needed"
             )
         size = {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
+        if size is not None and not len(classes) <= size <= len(found):
+            raise ValueError(
+                f"{split}_size must be from {len(classes)}, one of each class, to {len(found)}, the examples that "
+                f"{data.label} has for the {split} split; got {size}"
+            )
         return stratified(found, lambda example: example[1], size, seed if split == "search" else 0)
 
     def _split_of(self, row: Mapping[str, str]) -> str:

@@ -11,12 +11,16 @@ import difflib
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+FORMATS = ("csv", "tsv", "jsonl")
+_ENDINGS = {".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # CSV otherwise
 
 EMBEDDED = {"sentiment": "sentiment.csv", "prose": "prose.txt"}
 _PREFIX = "embedded:"
@@ -30,16 +34,25 @@ class Data:
     """One file's worth of examples.
 
     `source` is "embedded:<name>", an absolute path, or "inline" (then `records` holds them); `sha256` is that of
-    the file's bytes, or of the records as JSON.
+    the file's bytes, or of the records as JSON. `format` is how rows are read, one of `FORMATS`, or None where the
+    name's ending says it.
     """
 
     source: str
     sha256: str
     records: tuple[tuple[tuple[str, str], ...], ...] | None = None
+    format: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
 
     @classmethod
-    def of(cls, where: Data | str | os.PathLike[str] | Iterable[Record]) -> Data:
+    def of(cls, where: Any, format: str | None = None) -> Data:
         """Describe a path, "embedded:<name>", or an iterable of records (mappings of column name to value).
+
+        `format`, of a path, is for a file whose name's ending does not say how to read it. A pandas DataFrame counts
+        as its rows.
 
         Raises:
             ValueError: no such file, an unknown embedded name, no records.
@@ -50,7 +63,10 @@ class Data:
             source = os.fspath(where)
             if not source.startswith(_PREFIX):
                 source = str(Path(source).expanduser().absolute())
-            return cls(source, hashlib.sha256(_read_bytes(source)).hexdigest())
+            said = format if format != _format_of(source) else None
+            return cls(source, hashlib.sha256(_read_bytes(source)).hexdigest(), format=said)
+        if callable(getattr(where, "to_dict", None)) and hasattr(where, "columns"):  # a DataFrame iterates its columns
+            where = _rows_of_frame(where)
         records = tuple(_plain_record(record) for record in where)
         if not records:
             raise ValueError("no records were given: at least one example is needed")
@@ -86,10 +102,10 @@ class Data:
         """
         if self.records is not None:
             rows = [dict(record) for record in self.records]
-        elif self.source.lower().endswith((".jsonl", ".ndjson")):
+        elif (form := self.format or _format_of(self.source)) == "jsonl":
             rows = list(_jsonl_rows(self.text(), self.source))
         else:
-            rows = _csv_rows(self.text(), self.source)
+            rows = _csv_rows(self.text(), self.source, "\t" if form == "tsv" else ",")
         if not rows:
             raise ValueError(f"{self.source} has no examples: it is empty")
         for number, row in enumerate(rows, start=1):
@@ -97,6 +113,10 @@ class Data:
                 if row.get(column) is None:
                     raise ValueError(_missing(column, number, row, self.source))
         return rows
+
+
+def _format_of(source: str) -> str:
+    return _ENDINGS.get(Path(source).suffix.lower(), "csv")
 
 
 def _read_bytes(source: str) -> bytes:
@@ -114,24 +134,49 @@ def _read_bytes(source: str) -> bytes:
 def _plain_record(record: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(record, Mapping):
         raise TypeError(f"a record must be a mapping of column name to value, got {type(record).__name__}")
-    return tuple((str(name), str(value)) for name, value in record.items() if value is not None)
+    return tuple((str(name), str(value)) for name, value in record.items() if not _is_missing(value))
+
+
+def _rows_of_frame(frame: Any) -> list[Record]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _hash_records(records: tuple) -> str:
     return hashlib.sha256(json.dumps([dict(r) for r in records], sort_keys=True).encode()).hexdigest()
 
 
-def _csv_rows(text: str, source: str) -> list[dict[str, str]]:
+def _csv_rows(text: str, source: str, delimiter: str) -> list[dict[str, str]]:
     # Field values may hold line ends; the default field limit of 128 KiB is kept on purpose.
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if source.lower().endswith(".tsv") else ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         rows = list(reader)
     except csv.Error as error:
         raise ValueError(f"{source}, line {reader.line_num}: {error}") from None
+    header = list(reader.fieldnames or [])
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise ValueError(f"{source} has several columns called {', '.join(map(repr, twice))}: which one is meant?")
     for row in rows:
         if None in row:
-            raise ValueError(f"{source}: a line has more fields than the header ({', '.join(reader.fieldnames or [])})")
+            raise ValueError(
+                f"{source}: a line has more fields than the header ({', '.join(header)})" + _separator_hint(header)
+            )
     return rows
+
+
+def _separator_hint(columns: Sequence[str]) -> str:
+    """What to do about a header that another separator, or none at all, was meant for."""
+    if columns and columns[0].lstrip().startswith("{"):
+        return "; it looks like JSON lines: read it with from_jsonl"
+    if len(columns) != 1:
+        return ""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
+        if separator in columns[0]:
+            return f"; its header looks separated by {name}, but .tsv files are read by tabs and others by commas"
+    return ""
 
 
 def _jsonl_rows(text: str, source: str) -> Iterable[dict[str, str]]:
@@ -141,7 +186,7 @@ def _jsonl_rows(text: str, source: str) -> Iterable[dict[str, str]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{source}, line {number} is not JSON: {error}") from None
+            raise ValueError(f"{source}, line {number} is not JSON, one object a line: {error}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{source}, line {number}: a JSON object was expected, got {type(row).__name__}")
         yield {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in row.items() if v is not None}
@@ -150,6 +195,5 @@ def _jsonl_rows(text: str, source: str) -> Iterable[dict[str, str]]:
 def _missing(column: str, number: int, row: Mapping[str, str], source: str) -> str:
     columns = [c for c in row if row[c] is not None]
     near = difflib.get_close_matches(column, columns, n=1)
-    return f"{source}, example {number} has no column {column!r}; it has {', '.join(columns) or 'none'}" + (
-        f" (did you mean {near[0]!r}?)" if near else ""
-    )
+    hint = _separator_hint(columns) or (f" (did you mean {near[0]!r}?)" if near else "")
+    return f"{source}, example {number} has no column {column!r}; it has {', '.join(columns) or 'none'}" + hint

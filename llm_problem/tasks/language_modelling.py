@@ -18,7 +18,7 @@ from llm_problem.models.loading import LoadedModel
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data
-from llm_problem.tasks.splits import require_split
+from llm_problem.tasks.splits import SPLITS, require_split
 from llm_problem.tasks.tokens import affixes, encode_bare
 
 MASKED_SHARE = 0.15  # of the tokens of a window, as BERT was trained (Devlin et al. 2019, arXiv:1810.04805)
@@ -31,7 +31,8 @@ class LanguageModelling(Task):
     Args:
         data: a text file, or "embedded:prose".
         window: tokens that are read at once, at most the model's context.
-        search_size, dev_size, test_size: how many windows, spread evenly over the part; None is all.
+        search_size, dev_size, test_size: how many windows at most, None is all; spread evenly over the part, or, for
+            search and a seed other than 0, drawn from it.
         shares: the parts' shares of the text in characters: search, dev, test.
     """
 
@@ -62,16 +63,18 @@ class LanguageModelling(Task):
     @classmethod
     def from_text(cls, path: str | os.PathLike[str], **options: Any) -> LanguageModelling:
         """From a UTF-8 text file; options as for the class."""
-        task = cls(Data.of(path), **options)
-        task.text("search")
-        return task
+        return cls(Data.of(path), **options)._checked()
 
     @classmethod
     def from_string(cls, text: str, **options: Any) -> LanguageModelling:
         """From a text in memory; options as for the class."""
-        task = cls(Data.of([{"text": text}]), **options)
-        task.text("search")
-        return task
+        return cls(Data.of([{"text": text}]), **options)._checked()
+
+    def _checked(self) -> LanguageModelling:
+        """Itself, if there is text for every split."""
+        for split in SPLITS:
+            self.text(split)
+        return self
 
     def text(self, split: str) -> str:
         """The part of the text that is this split, cut between words.
@@ -154,10 +157,13 @@ def _word_start(text: str, index: int) -> int:
 
 
 def _spread(count: int, size: int | None, seed: int) -> np.ndarray:
-    """Numbers of `size` windows of `count`, evenly spread; the seed shifts them."""
+    """Numbers of `size` windows of `count`, ascending: for seed 0 evenly spread, otherwise a draw of its own."""
     if size is None or size >= count:
         return np.arange(count)
-    return np.sort((np.arange(size) * count // size + seed) % count)
+    if seed == 0:
+        return np.arange(size) * count // size
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, _WINDOWS])))
+    return np.sort(rng.choice(count, size=size, replace=False))
 
 
 def _write_causal(builder: BatchBuilder, window: np.ndarray) -> None:
@@ -178,3 +184,4 @@ def _write_masked(builder: BatchBuilder, tokenizer: Any, window: np.ndarray, num
 
 
 _STREAM = 0x3A5C  # keeps the masks apart from other draws with the same seed
+_WINDOWS = 0x717D  # and the windows

@@ -63,13 +63,17 @@ def _fit(
     while excess > 0:
         if keep == 0:
             raise ValueError(
-                f"the prompt is too long: {template.template!r} without a text is {length(written)} tokens, "
-                f"the limit is {limit}"
+                f"the prompt is too long: without a text it has {length(written)} tokens, the limit is {limit}; "
+                f"the template is {_shortened(template.template)!r}"
             )
         keep = max(keep - excess, 0)
         written = write(cut_text(tokenizer, text, keep))
         excess = length(written) - limit
     return written
+
+
+def _shortened(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _encode_causal(tokenizer: Any, prompt: str, words: list[str]) -> tuple[list[int], list[list[int]]]:

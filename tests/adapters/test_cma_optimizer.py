@@ -119,8 +119,38 @@ def test_losses_that_are_not_finite_repel(bad):
 
 def test_a_flat_function_ends():
     optimizer = set_up()
-    run(optimizer, 5000, f=lambda X: np.full(len(X), np.nan))
-    assert optimizer.best_loss == np.inf
+    assert len(run(optimizer, 5000, f=lambda X: np.ones(len(X)))) < 200
+    assert optimizer.stop_reason.startswith("cma: tol")
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_generations_without_a_finite_loss_are_not_a_flat_function(diagonal):
+    optimizer = set_up(CMAOptimizer(diagonal=diagonal))
+    assert len(run(optimizer, 2000, f=lambda X: np.full(len(X), np.nan))) == 2000
+    assert optimizer.stop_reason is None and optimizer.best_loss == np.inf
+    assert not optimizer._strategy.sent_solutions  # what is not told must not pile up
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_finds_back_to_where_losses_are_finite(diagonal):
+    """Every draw of the first generations leaves the ball of radius 1 in which f is finite: d = 40, sigma 1."""
+    optimizer = set_up(CMAOptimizer(diagonal=diagonal), dimension=40, x0=None)
+
+    def ball(X):
+        return np.where((X**2).sum(axis=1) > 1, np.inf, ((X - 0.05) ** 2).sum(axis=1))
+
+    run(optimizer, 600, f=ball)
+    assert optimizer.best_loss < 0.5 * ball(np.zeros((1, 40)))[0]
+
+
+def test_a_single_finite_loss_is_not_a_flat_function():
+    optimizer = set_up(batch_size=10)
+    F = np.full(10, np.nan)
+    F[3] = 2.0
+    X = optimizer.ask(10)
+    optimizer.tell(X, F)
+    assert optimizer.stop_reason is None
+    assert optimizer._strategy.best.f == 2.0
 
 
 def test_batch_size_is_the_population():

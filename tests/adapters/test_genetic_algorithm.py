@@ -1,9 +1,13 @@
 """The genetic algorithm: generations worked by hand, its books, its options, and pymoo's as the reference."""
 
+import doctest
+
 import numpy as np
 import pytest
 
+import llm_problem as lp
 from llm_problem_adapters import genetic_operators as operators
+from llm_problem_adapters import minimize
 from llm_problem_adapters.genetic_algorithm import GeneticAlgorithm
 
 
@@ -106,9 +110,11 @@ def test_the_mutation_shrinks_to_its_end_at_the_horizon():
 def test_document_draws_individuals_themselves_and_keeps_no_elite():
     theta0 = np.full(4000, 5.0)
     ga = GeneticAlgorithm.document(theta0=theta0).setup(dimension=4000, sigma=3.0, horizon=5000)
-    first, losses = run(ga, sphere, 50)
-    np.testing.assert_array_equal(first[0], 0)  # x0, a member of the first 50
-    theta = first[1:] + theta0
+    x0, _ = run(ga, sphere, 1)
+    np.testing.assert_array_equal(x0, np.zeros((1, 4000)))
+    first, losses = run(ga, sphere, 50)  # x0 is no member of it
+    assert len(ga._parents) == 10
+    theta = first + theta0
     assert theta.mean() == pytest.approx(0, abs=0.02)
     assert theta.std() == pytest.approx(1, abs=0.02)
     second = ga.ask(100)
@@ -121,7 +127,7 @@ def test_document_draws_individuals_themselves_and_keeps_no_elite():
 
 def test_document_recommends_the_best_of_the_last_generation_by_its_own_losses():
     ga = GeneticAlgorithm.document(population=5, selected=2).setup(dimension=3, horizon=100)
-    run(ga, lambda X: np.zeros(len(X)), 5)  # the best ever told
+    run(ga, lambda X: np.zeros(len(X)), 6)  # the best ever told
     second = ga.ask(5)
     ga.tell(second, np.array([4.0, 3.0, 1.0, 2.0, np.nan]))
     np.testing.assert_array_equal(ga.recommend(), second[2])
@@ -137,7 +143,7 @@ def test_default_recommends_the_best_told_and_document_does_so_without_a_finite_
     ):
         ga.setup(dimension=3, horizon=100)
         np.testing.assert_array_equal(ga.recommend(), np.zeros(3))
-        points, losses = run(ga, sphere, 5)
+        points, losses = run(ga, sphere, 5 if ga.with_x0 else 6)
         X = ga.ask(5)
         ga.tell(X, np.full(len(X), np.inf))
         np.testing.assert_array_equal(ga.recommend(), points[np.argmin(losses)])
@@ -149,7 +155,7 @@ def test_document_is_the_options_of_the_article():
     assert (ga.mutation, ga.final_mutation, ga.mutation_probability, ga.initial) == (0.01, 0.01, 1.0, 1.0)
     assert not ga.is_set_up
     ga.setup(dimension=3, horizon=100)
-    run(ga, lambda X: np.where(np.abs(X).max(axis=1) > 1.5, -1.0, 1.0), 50)
+    run(ga, lambda X: np.where(np.abs(X).max(axis=1) > 1.5, -1.0, 1.0), 51)
     assert np.abs(ga.ask(50)).max() > 1.5  # no bounds, no clipping
     ga.setup(dimension=3, bounds=(-0.5, 0.5), horizon=100)
     points, _ = run(ga, sphere, 200)
@@ -210,6 +216,32 @@ def test_selecting_one_parent_of_one_gene():
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         GeneticAlgorithm(**options)
+
+
+def test_the_documents_recipe_runs_as_it_stands_in_the_docstring():
+    (first, second) = doctest.DocTestParser().get_examples(GeneticAlgorithm.document.__doc__)
+    names = {
+        "lp": lp,
+        "task": lp.get_spec("tiny-gpt2-prose-full-d334464-v1").task,
+        "GeneticAlgorithm": GeneticAlgorithm,
+        "minimize": lambda problem, optimizer, budget: minimize(problem, optimizer, 4, keep_x=True),
+    }
+    exec(first.source + second.source, names)
+    problem, result = names["problem"], names["result"]
+    theta0 = problem.subspace.theta0().numpy()
+    assert result.evaluations == 4 and result.losses[0] == problem(problem.x0)
+    theta = result.X[1:-1] + theta0  # θ ~ N(0, I), and hardly any of it on the bounds
+    assert theta.std() == pytest.approx(1, abs=0.01)
+    assert np.mean(np.abs(result.X) == 5) < 1e-3
+    weights = np.concatenate([p.detach().numpy().ravel() for p in problem.model.parameters()])
+    np.testing.assert_allclose(theta0, weights)
+
+
+def test_a_theta0_outside_the_bounds_is_refused():
+    """As it is in the full vector's default unit, a twentieth of the weights' root mean square."""
+    problem = lp.make("tiny-gpt2-prose-full-d334464-v1")
+    with pytest.raises(ValueError, match=r"outside the bounds, .* FullVector\(scale=1.0\)$"):
+        minimize(problem, GeneticAlgorithm.document(theta0=problem.subspace.theta0()), 3)
 
 
 def test_theta0_has_the_dimension():

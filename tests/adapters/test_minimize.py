@@ -272,6 +272,13 @@ def test_budget_below_one_is_refused(budget):
         minimize(Sphere(), "random-search", budget)
 
 
+@pytest.mark.parametrize("batch_size", [0, 2.5, "4", True])
+@pytest.mark.parametrize("name", ["simulated-annealing", "cma", "nevergrad:DE", "pymoo:DE"])
+def test_a_batch_size_that_is_no_count_is_refused(name, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be an integer of at least 1, or None, got {batch_size!r}"):
+        minimize(Sphere(), name, 5, batch_size=batch_size)
+
+
 def test_losses_of_the_wrong_shape_are_refused():
     problem = Sphere()
     problem.evaluate = lambda X: np.zeros((len(X), 1))
@@ -311,3 +318,50 @@ def test_base_takes_non_finite_points_back():
 
     result = minimize(Sphere(), Wild(), 5)
     assert result.history.status.tolist() == ["ok", "non-finite", "non-finite", "non-finite", "non-finite"]
+
+
+class HalfSpace(Sphere):
+    """The sphere, NaN in half the space; x0 is near the border, and the minimum on it."""
+
+    penalty = 1e6
+
+    def __init__(self):
+        super().__init__(10)
+        self.x0 = np.concatenate([[0.19], np.full(9, -0.8)])
+
+    def evaluate(self, X):
+        return np.where(X[:, 0] > 0.2, np.nan, super().evaluate(X))
+
+
+@pytest.mark.parametrize("name", ["genetic-algorithm", "simulated-annealing", "particle-swarm", "random-search", "cma"])
+def test_half_a_space_that_is_not_finite_does_not_stop_the_search(name):
+    problem = HalfSpace()
+    result = minimize(problem, name, 600, seed=1)
+    losses = result.losses
+    assert 20 < np.isnan(losses).sum() < 400
+    assert result.best_loss < (0.9 if name == "random-search" else 0.1) * losses[0]
+    if name != "random-search":  # the search itself is there in the end, not only the best point seen
+        assert np.nanmedian(losses[-100:]) < 0.2 * losses[0]
+
+
+def test_a_penalty_is_no_uphill_move_for_simulated_annealing():
+    """Its temperature follows from the first uphill moves: at 1e6 it would accept everything to the end."""
+    optimizer = make_optimizer(
+        "simulated-annealing", dimension=10, x0=HalfSpace().x0, bounds=HalfSpace().bounds, sigma=1.0, horizon=300
+    )
+    minimize(HalfSpace(), optimizer, 300)
+    assert 0 < optimizer.temperature < 1
+
+
+def test_own_optimizers_are_told_what_is_not_finite_and_others_the_penalty():
+    class Own(RandomSearch):
+        def tell(self, X, F, G=None):
+            told.extend(F)
+            super().tell(X, F, G)
+
+    told = []
+    minimize(HalfSpace(), Own(), 50, seed=1)
+    assert np.isnan(told).any() and 1e6 not in told
+    other = Scripted([np.full((2, 10), 0.5)], [np.zeros(10)])
+    minimize(HalfSpace(), other, 4)
+    assert other.told[0].tolist() == [1e6, 1e6]

@@ -2,6 +2,9 @@
 
 # ruff: noqa: NPY002 (numpy's legacy generator is what has to be left alone)
 
+import fnmatch
+import importlib.util
+import sys
 import warnings
 
 import nevergrad as ng
@@ -10,7 +13,13 @@ import pytest
 
 from llm_problem_adapters import NevergradOptimizer, minimize
 from llm_problem_adapters.base import SearchSpace
-from llm_problem_adapters.nevergrad_optimizer import NOT_REPEATABLE, make_parametrization, nevergrad_names
+from llm_problem_adapters.nevergrad_optimizer import (
+    LIBRARIES,
+    NOT_REPEATABLE,
+    make_parametrization,
+    missing_package,
+    nevergrad_names,
+)
 
 X0 = np.array([0.5, -0.3, 0.1, -1.1])
 NAMES = [
@@ -41,8 +50,42 @@ class Sphere:
 
 
 def test_names_are_nevergrads():
-    assert set(NAMES) <= set(nevergrad_names()) == set(ng.optimizers.registry)
+    without = {name for name in ng.optimizers.registry if missing_package(name)}
+    assert set(NAMES) <= set(nevergrad_names()) == set(ng.optimizers.registry) - without
     assert set(NOT_REPEATABLE) <= set(nevergrad_names())
+
+
+@pytest.fixture
+def missing(monkeypatch):
+    """A function: make a library impossible to import."""
+
+    def hide(module):
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == module else find(name, *a))
+        monkeypatch.setitem(sys.modules, module, None)
+
+    return hide
+
+
+@pytest.mark.parametrize("name", ["AX", "BayesOptimBO", "FCMAs03", "NLOPT_LN_SBPLX", "PCABO", "SMAC3", "pysot"])
+def test_an_algorithm_whose_library_is_missing_is_not_named_and_says_what_to_install(name, missing):
+    (module, package) = next(entry for pattern, entry in LIBRARIES.items() if fnmatch.fnmatchcase(name, pattern))
+    missing(module)
+    assert name in ng.optimizers.registry and name not in nevergrad_names()
+    with pytest.raises(ImportError, match=f"^nevergrad:{name} needs .* pip install {package}$"):
+        NevergradOptimizer(name)
+
+
+def test_a_library_that_turns_out_to_be_missing_is_the_pip_line(missing, capfd):
+    """NGOptF3 chooses SMAC3 at this budget and dimension."""
+    missing("ConfigSpace")
+    settings = {"dimension": 4, "x0": X0, "bounds": (-5, 5), "sigma": 1.0, "horizon": 60}
+    with pytest.raises(ImportError, match=r"^nevergrad:NGOptF3 needs smac, .* pip install smac$"):
+        optimizer = NevergradOptimizer("NGOptF3").setup(**settings)
+        for _ in range(3):
+            X = optimizer.ask(1)
+            optimizer.tell(X, (X**2).sum(axis=1))
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 50, 53])

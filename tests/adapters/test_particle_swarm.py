@@ -161,6 +161,9 @@ def test_losses_that_are_not_finite(bad, topology):
         ({"boundary": "wrap"}, "boundary must be one of absorb, reflect; got 'wrap'"),
         ({"inertia": 1.1}, r"inertia must be finite and in \[0, 1\], got 1.1"),
         ({"social": np.nan}, r"social must be finite and in \[0, inf\], got nan"),
+        ({"max_velocity": "1"}, "max_velocity must be positive and finite, got '1'"),
+        ({"inertia": "0.5"}, "inertia must be finite"),
+        ({"particles": True}, "particles must be an integer"),
         ({"max_velocity": 0}, "max_velocity must be positive and finite, got 0"),
     ],
 )

@@ -185,3 +185,27 @@ def test_steps_of_cmaes_are_per_coordinate():
 def test_nelder_mead_goes_on_where_the_simplex_is_a_point():
     problem = Sphere()
     assert minimize(problem, "pymoo:NelderMead", 1500).evaluations == 1500
+
+
+@pytest.mark.parametrize("name", ["CMAES", "BIPOPCMAES"])
+def test_cmaes_goes_on_where_only_x0_is_finite(name):
+    class OnlyX0(Sphere):
+        def evaluate(self, X):
+            losses = super().evaluate(X)
+            return np.where((X == X0).all(axis=1), losses, np.nan)
+
+    problem = OnlyX0()
+    result = minimize(problem, PymooOptimizer(name), 300, seed=0)
+    assert result.evaluations == 300
+    assert np.array_equal(result.x, X0)
+    distances = np.linalg.norm(np.array(problem.seen) - X0, axis=1)
+    assert np.median(distances[-50:]) < 0.5 * np.median(distances[1:51])
+
+
+@pytest.mark.parametrize("name", ["DE", "CMAES"])
+def test_what_is_not_finite_is_told_as_the_problems_penalty_or_worse(name):
+    optimizer = small(name).setup(dimension=4, x0=X0, bounds=(-5, 5), sigma=1.0, horizon=100)
+    optimizer.penalty = 7.0
+    X = np.zeros((3, 4))
+    assert optimizer._told(X, np.array([1.0, np.inf, 3.0])).tolist() == [1, 7, 3]
+    assert optimizer._told(X, np.array([1.0, np.inf, 9.0])).tolist() == [1, 9, 9]

@@ -1,6 +1,8 @@
 """`Problem`: what it returns, what it refuses, and what it shares."""
 
 import json
+import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -84,6 +86,15 @@ def test_call_refuses_another_shape(problem, x):
 def test_evaluate_refuses_another_shape(problem, X):
     with pytest.raises(ValueError, match=r"X must have shape \(n, 16\), got "):
         problem.evaluate(X)
+
+
+@pytest.mark.parametrize(("x", "got"), [([None] * 16, "None"), (["1.5"] * 16, "'1.5'"), ([1j] * 16, "1j")])
+def test_what_is_no_number_is_refused(problem, x, got):
+    for call in (problem, lambda x: problem.evaluate([x]), problem.value_and_grad, problem.metrics):
+        with pytest.raises(ValueError, match=rf"^[xX] must hold numbers, got .*{got}"):
+            call(x)
+    numbers = [Fraction(1, 2)] * 16
+    assert problem(numbers) == problem([0.5] * 16)
 
 
 @pytest.mark.parametrize("call", ["value_and_grad", "metrics"])
@@ -283,6 +294,21 @@ def test_arguments_that_do_not_fit_are_refused(options, error, message, small_pa
     arguments = {"model": small_pair("llama"), "task": label_task, "subspace": SUBSPACE} | options
     with pytest.raises(error, match=message):
         lp.Problem(arguments.pop("model"), arguments.pop("task"), arguments.pop("subspace"), **arguments)
+
+
+def test_numpy_integers_are_integers(small_pair, label_task):
+    problem = lp.Problem(small_pair("llama"), label_task, SUBSPACE, seed=np.int64(2), minibatch=np.int32(3))
+    assert (type(problem.spec.seed), type(problem.spec.minibatch)) == (int, int)
+    assert lp.ProblemSpec.from_json(problem.spec.to_json()) == problem.spec
+
+
+def test_a_pickle_says_where_a_problem_runs(text_task):
+    problem = lp.Problem("tiny-gpt2", text_task, SUBSPACE, memory_limit=10**8)
+    again = pickle.loads(pickle.dumps(problem))
+    assert again._where == problem._where == {"device": "cpu", "memory_limit": 10**8}
+    problem._where["device"] = "cuda:77"  # a device of the machine that it came from
+    with pytest.raises(ValueError, match=r"device 'cuda:77' is not there: torch .* offers cpu"):
+        pickle.loads(pickle.dumps(problem))
 
 
 def test_readable_name_and_repr(problem):

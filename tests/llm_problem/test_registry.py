@@ -116,6 +116,17 @@ def test_ones_own_problem_gets_a_name(clean_registry):
     assert lp.make(mine).name == mine
 
 
+def test_a_description_is_as_good_as_a_function(clean_registry):
+    spec = dataclasses.replace(lp.get_spec(ID), subspace=lp.subspaces.LoRAXS(rank=2, layers=1))
+    lp.register("tiny-gpt2-essay-lora-xs-d8-v1", spec)
+    assert lp.get_spec("tiny-gpt2-essay-lora-xs-d8-v1@2").seed == spec.seed + 2
+    assert lp.make("tiny-gpt2-essay-lora-xs-d8-v1").dimension == 8
+    for wrong in ("tiny-gpt2", None, spec.to_dict(), lp.make(ID)):
+        with pytest.raises(TypeError, match="a ProblemSpec, or a function that makes one, was expected, got"):
+            lp.register("tiny-gpt2-essay-lora-xs-d9-v1", wrong)
+    assert lp.list_problems("*essay-lora-xs-d9*") == []
+
+
 @pytest.mark.parametrize(
     "id",
     [

@@ -39,6 +39,17 @@ def test_every_registered_problem_survives_json(id):
     assert hash(again) == hash(spec)
 
 
+def test_fingerprints_of_named_problems_are_those_they_were_given():
+    """Taken before data had a format: a description without one has to keep its JSON and its fingerprint."""
+    assert lp.get_spec("tiny-gpt2-prose-lora-xs-d32-v1").fingerprint("m").startswith("bea4f2405fe789e1")
+    assert lp.get_spec("tiny-bert-sentiment-lora-xs-d128-v1").fingerprint("m").startswith("84ed0427180d086f")
+    assert set(lp.get_spec("tiny-gpt2-prose-lora-xs-d32-v1").to_dict()["task"]["data"]) == {
+        "source",
+        "sha256",
+        "records",
+    }
+
+
 def test_every_subspace_and_option_survives_json(path):
     values = {"layers": np.int64(1), "rank": np.int64(2), "dimension": 8}
     for cls in SUBSPACES.values():

@@ -121,6 +121,13 @@ def test_an_unknown_model_is_refused_with_what_there_is(model, message):
         load_model(model)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:77", "meta", 3.5, None])
+def test_a_device_that_is_not_there_is_refused_with_those_there_are(device, monkeypatch):
+    monkeypatch.setattr("llm_problem.models.loading._load", lambda *args: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match=rf"device {device!r} is not there: torch .* offers cpu"):
+        load_model("tiny-gpt2", device=device)
+
+
 def test_settings_and_things_that_are_no_model_are_refused(tiny_gpt2):
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, got 'float16'"):
         load_model("tiny-gpt2", dtype="float16")

@@ -1,6 +1,7 @@
 """What every registered subspace keeps: linear in x, zero at zero, repeatable, and honest about what it moves."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_scale_multiplies_the_map(kind, model, bind):
         torch.testing.assert_close(3 * change, changes[1][name], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "x", True, [1.0]])
 @pytest.mark.parametrize("kind", SUBSPACES)
 def test_a_scale_that_is_none_is_refused(kind, scale):
     with pytest.raises(ValueError, match="scale must be positive and finite"):
@@ -198,7 +199,14 @@ def test_layers_and_modules_that_do_not_fit_are_refused(kind, choice, message, m
 
 
 @pytest.mark.parametrize("kind", CHOOSING)
-@pytest.mark.parametrize("modules", [(), ("",), (3,)])
+@pytest.mark.parametrize("layers", ["last", 1.5, True, [0, 1.0], ["0"], [False]])
+def test_layers_must_be_integers(kind, layers):
+    with pytest.raises(ValueError, match=f"layers must be k for the last k layers, .* got {re.escape(repr(layers))}"):
+        SUBSPACES[kind](layers=layers)
+
+
+@pytest.mark.parametrize("kind", CHOOSING)
+@pytest.mark.parametrize("modules", [(), ("",), (3,), None, 3])
 def test_modules_must_be_names(kind, modules):
     with pytest.raises(ValueError, match="modules must be one or more names"):
         SUBSPACES[kind](modules=modules)

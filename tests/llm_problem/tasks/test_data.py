@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
 from llm_problem.tasks import Data
@@ -87,6 +88,12 @@ def test_embedded_data_needs_no_path():
         ("column.csv", "txt,label\na,b\n", r"example 1 has no column 'text'; it has txt, label .*mean 'txt'"),
         ("short.csv", "label,text\na,b\nc\n", "example 2 has no column 'text'; it has label$"),
         ("long.csv", "text,label\na,b\nc,d,e\n", r"more fields than the header \(text, label\)"),
+        ("semi.csv", "text;label\na;b\n", "no column 'text'.* header looks separated by semicolons"),
+        ("semi2.csv", "text;label\na, b;c\n", r"more fields than the header.* separated by semicolons"),
+        ("tabs.csv", "text\tlabel\na\tb\n", "separated by tabs, but .tsv files are read by tabs"),
+        ("commas.tsv", "text,label\na,b\n", "separated by commas"),
+        ("twice.csv", "text,label,text\na,b,c\n", "several columns called 'text': which one"),
+        ("json.csv", '{"text": "a, b"}\n{"text": "c, d"}\n', "looks like JSON lines: read it with from_jsonl"),
         ("null.jsonl", '{"text": null}\n', "example 1 has no column 'text'"),
         ("bad.jsonl", '{"text": "a"}\n{"text": \n', "bad.jsonl, line 2 is not JSON"),
         ("list.jsonl", '["a"]\n', "line 1: a JSON object was expected, got list"),
@@ -120,6 +127,22 @@ def test_a_file_that_changed_is_refused(write):
 def test_what_is_no_data_is_refused(where, message):
     with pytest.raises(ValueError, match=message):
         Data.of(where)
+
+
+def test_the_format_is_kept_only_where_the_ending_does_not_say_it(write):
+    rows = [{"text": "a, b"}]
+    by_name, said = (Data.of(write(name, '{"text": "a, b"}\n'), "jsonl") for name in ("a.jsonl", "a.json"))
+    assert (by_name.format, said.format) == (None, "jsonl")
+    assert by_name.rows(["text"]) == said.rows(["text"]) == rows
+    assert Data.of(write("a.txt", "text\ta\na, b\tc\n"), "tsv").rows(["text"])[0]["text"] == "a, b"
+    with pytest.raises(ValueError, match="format must be one of csv, tsv, jsonl, got 'json'"):
+        Data.of(write("a.json", "{}"), "json")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float64("nan")])
+def test_what_is_missing_in_a_record_is_no_text(missing):
+    with pytest.raises(ValueError, match="example 1 has no column 'text'"):
+        Data.of([{"text": missing, "label": "a"}]).rows(["text"])
 
 
 def test_a_record_that_is_no_mapping_is_refused():

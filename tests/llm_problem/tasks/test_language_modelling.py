@@ -1,5 +1,6 @@
 """Language modelling: windows over contiguous parts of a text, nats per predicted token."""
 
+import itertools
 import math
 
 import numpy as np
@@ -99,13 +100,19 @@ def test_masks_do_not_move_with_seed_or_size(tiny_bert):
 
 
 @pytest.mark.parametrize("name", ["tiny_gpt2", "tiny_bert"])
-def test_windows_are_spread_and_shifted_by_the_seed(name, request):
+def test_windows_are_spread_or_drawn_by_the_seed(name, request):
     model = request.getfixturevalue(name)
     task = LanguageModelling(PROSE, window=32, search_size=8, test_size=4)
     every = [tuple(s) for s in LanguageModelling(PROSE, window=32).batch(model, "search", 0).sequences]
-    numbers = [[every.index(tuple(s)) for s in task.batch(model, "search", seed).sequences] for seed in (0, 0, 1)]
+    seeds = (0, 0, 1, 1, *range(2, 40))
+    numbers = [[every.index(tuple(s)) for s in task.batch(model, "search", seed).sequences] for seed in seeds]
     assert numbers[0] == numbers[1] == [k * len(every) // 8 for k in range(8)]
-    assert numbers[2] == [number + 1 for number in numbers[0]]
+    assert numbers[2] == numbers[3] == sorted(set(numbers[2]))
+    # No two seeds share more windows than chance has it, and they cover the text.
+    drawn = [set(chosen) for chosen in numbers[3:]]
+    assert all(len(chosen) == 8 for chosen in drawn)
+    assert max(len(a & b) for a, b in itertools.combinations(drawn, 2)) <= 3
+    assert len(set.union(*drawn)) > len(every) / 2
     held_out = [task.batch(model, "test", seed).fingerprint() for seed in (0, 1)]
     assert held_out[0] == held_out[1]
 
@@ -150,7 +157,7 @@ def test_a_masked_window_needs_room_beside_the_special_tokens(tiny_bert):
 @pytest.mark.parametrize("text", ["", "   \n", "word"])
 def test_a_text_with_an_empty_part_is_refused(text):
     with pytest.raises(ValueError, match=rf"part of inline is empty: the text has {len(text)} characters"):
-        LanguageModelling.from_string(text).text("dev")
+        LanguageModelling.from_string(text)  # at once, not when dev is read
 
 
 @pytest.mark.parametrize(
