@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from llm_problem.batches import Batches
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.models.quantised import kinds
 from llm_problem.points import candidates, float_array
+from llm_problem.racing import Marks, race
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.tasks.base import Task
 from llm_problem.tasks.batch import TokenBatch
-from llm_problem.tasks.splits import require_split
 
 if TYPE_CHECKING:
     from llm_problem.nevergrad_function import NevergradFunction
@@ -87,25 +87,18 @@ class Problem:
         self._spec, self._loaded = spec, loaded
         self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit}
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
-        self._batches: dict[str, TokenBatch] = {}
-        self._parts: dict[int, list[TokenBatch]] = {}  # of the search examples, for races
+        self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch)
         self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
-        self._minibatches: OrderedDict[int, TokenBatch] = OrderedDict()  # those asked for last
         self._fingerprint: str | None = None
         self._closed = False
-        search = self.batch("search")
-        if memory_limit is not None and (isinstance(memory_limit, bool) or not memory_limit >= 0):
-            raise ValueError(f"memory_limit must be a number of bytes or None, got {memory_limit!r}")
         self._evaluator, self._why = choose_evaluator(
             loaded,
             self._subspace,
-            search,
+            self.batch("search"),
             spec.evaluator,
             memory=memory_limit,
             precision=None if spec.dtype == "float32" else spec.dtype,
         )
-        if spec.minibatch is not None and spec.minibatch > search.examples:
-            raise ValueError(f"minibatch {spec.minibatch} is more than the {search.examples} search examples")
 
     # What it is.
 
@@ -232,25 +225,16 @@ class Problem:
             z: standard errors of the paired difference by which it must be behind; larger is more patient.
 
         Returns:
-            losses (n,) float64, NaN for a candidate that was given up, and status (n,) of "ok", "non-finite" and
-            "censored". The loss of one that stays agrees with `evaluate` to about 1e-6.
+            losses (n,) float64, to 1e-6 those of `evaluate`, NaN for a candidate that was given up; and status (n,) of
+            "ok", "non-finite" and "censored".
 
         Raises:
             ValueError: a shape or number that does not fit.
             RuntimeError: the objective is not "loss".
         """
-        from llm_problem.racing import race
-
         if self.objectives != ("loss",):
             raise RuntimeError(f"only the objective 'loss' can be raced, not {', '.join(self.objectives)}")
-        search = self.batch("search")
-        X, point = self._points(X), self._one(against)
-        if not 1 <= rounds <= search.examples:
-            raise ValueError(f"rounds must be from 1 to the {search.examples} search examples, got {rounds!r}")
-        if not z >= 0:
-            raise ValueError(f"z must not be negative, got {z!r}")
-        if (parts := self._parts.get(rounds)) is None:
-            parts = self._parts[rounds] = [search.take(np.arange(k, search.examples, rounds)) for k in range(rounds)]
+        X, point, parts = self._points(X), self._one(against), self._open()._batches.parts(rounds)
         if self._raced is None or not np.array_equal(self._raced[0], point):
             self._raced = point.copy(), {}
         return race(self._evaluator, self._spec.task, X, point, parts, z, self._raced[1])
@@ -344,10 +328,7 @@ class Problem:
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
-        self._batches.clear()
-        self._parts.clear()
-        self._minibatches.clear()
-        for name in ("_loaded", "_subspace", "_evaluator"):
+        for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced"):
             self.__dict__.pop(name, None)
 
     def __repr__(self) -> str:
@@ -382,45 +363,21 @@ class Problem:
         return X
 
     def _export_card(self, x: Any) -> str:
-        losses = ", ".join(f"{name} {value:.6f}" for name, value in self.metrics(x, "search").items())
-        return (
-            f"# {self.name}\n\n"
-            f"Found by gradient-free search with llm-problem; base model: `{self._spec.model}`.\n\n"
-            f"- search split: {losses}\n- problem fingerprint: `{self.fingerprint}`\n\n"
-            f"```json\n{self._spec.to_json()}\n```\n"
-        )
+        from llm_problem.export import model_card
+
+        return model_card(self.name, self._spec, self.fingerprint, self.metrics(x, "search"))
 
     def _points(self, X: Any) -> np.ndarray:
         return candidates(X, self.dimension)
 
     def batch(self, split: str) -> TokenBatch:
         """The tokenised examples of a split, as evaluators read them."""
-        if require_split(split) not in self._open()._batches:
-            self._batches[split] = self._spec.task.batch(self._loaded, split, self._spec.seed)
-        return self._batches[split]
-
-    def _sample(self, sample: int | None) -> TokenBatch:
-        batch = self.batch("search")
-        if sample is None:
-            return batch
-        size = self._spec.minibatch
-        if size is None:
-            raise ValueError("this problem has no minibatches: make it with Problem(…, minibatch=size)")
-        if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)) or sample < 0:
-            raise ValueError(f"sample must be a non-negative integer, got {sample!r}")
-        if sample not in self._minibatches:
-            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._spec.seed, sample, _STREAM])))
-            drawn = batch.take(np.sort(rng.choice(batch.examples, size=size, replace=False)))
-            self._minibatches[int(sample)] = drawn
-            if len(self._minibatches) > KEPT_MINIBATCHES:
-                self._minibatches.popitem(last=False)
-        self._minibatches.move_to_end(int(sample))
-        return self._minibatches[int(sample)]
+        return self._open()._batches.split(split)
 
     def _values(self, X: Any, sample: int | None) -> np.ndarray:
         """(n, m) values of the objectives."""
         X = self._points(X)
-        batch = self._sample(sample)
+        batch = self.batch("search") if sample is None else self._batches.minibatch(sample)
         values = np.full((len(X), len(self.objectives)), np.nan)
         finite = np.flatnonzero(np.isfinite(X).all(axis=1))
         for i, log_probs in zip(finite, self._evaluator.log_probs(X[finite], batch), strict=True):
@@ -436,10 +393,6 @@ class Problem:
         problem._spec = dataclasses.replace(self._spec, objectives=tuple(objectives), id=None)
         problem._fingerprint = None
         return problem
-
-
-KEPT_MINIBATCHES = 8  # evaluators remember what x cannot change of each
-_STREAM = 0xBA7C  # keeps the minibatches apart from other draws with the same seed
 
 
 def _rebuild(text: str, where: dict[str, Any]) -> Problem:

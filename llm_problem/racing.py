@@ -39,6 +39,8 @@ def race(
         z: standard errors.
         marks: the losses of `against`, part by part; filled here, and emptied by whoever races another one.
     """
+    if not z >= 0:
+        raise ValueError(f"z must not be negative, got {z!r}")
     finite = np.isfinite(X).all(axis=1)
     found = np.full(len(X), np.nan)
     status = np.where(finite, "censored", "non-finite")

@@ -51,7 +51,8 @@ class Result:
     optimizer: str
     seed: int
     X: np.ndarray | None = field(default=None)  # (evaluations, d) with keep_x, else None
-    losses: np.ndarray = field(default_factory=lambda: np.empty(0))  # (evaluations,) raw
+    losses: np.ndarray = field(default_factory=lambda: np.empty(0))  # (evaluations,) raw; NaN where censored
+    status: np.ndarray = field(default_factory=lambda: np.empty(0, dtype="<U10"))  # (evaluations,) see `history`
     batches: tuple[tuple[int, float], ...] = ()  # of each batch: number of points, seconds at its end
 
     @cached_property
@@ -59,10 +60,10 @@ class Result:
         """One row an evaluation.
 
         Columns: evaluation (from 1), batch (from 1: the points of one ask), loss (raw), best_loss (so far;
-        inf before the first finite one), status ("ok" or "non-finite"), seconds (from the start to the end of
-        its batch).
+        inf before the first finite one), status ("ok", "non-finite" or "censored"), seconds (from the start to
+        the end of its batch).
         """
-        return _history(self.losses, self.batches)
+        return _history(self.losses, self.status, self.batches)
 
     def __repr__(self) -> str:
         return (
@@ -83,6 +84,7 @@ def minimize(
     horizon: int | None = None,
     callback: Callable[[Progress], None] | None = None,
     keep_x: bool = False,
+    race: bool = False,
     **options: Any,
 ) -> Result:
     """Minimise `problem` with `optimizer`, spending exactly `budget` evaluations.
@@ -108,6 +110,9 @@ def minimize(
         horizon: evaluations the optimizer plans for; the budget, if None.
         callback: called with a `Progress` after each batch, before the optimizer is told.
         keep_x: keep every point in `Result.X`.
+        race: give up candidates that fall behind the best point so far on a part of the examples
+            (`problem.race`, with its defaults). One that was given up is an evaluation, has the status "censored"
+            and no loss, and counts as the worst there is when the optimizer is told.
         **options: of the optimizer, given by name or as a callable.
 
     Returns:
@@ -132,7 +137,7 @@ def minimize(
         "seed": seed,
         "start_at_x0": start_at_x0,
     }
-    run = _Run(problem, _resolve(optimizer, settings, options), int(budget), seed, callback, keep_x)
+    run = _Run(problem, _resolve(optimizer, settings, options), int(budget), seed, callback, keep_x, race)
     if isinstance(optimizer, str):
         run.name = optimizer
     try:
@@ -180,6 +185,7 @@ class _Run:
         seed: int,
         callback: Callable[[Progress], None] | None,
         keep_x: bool,
+        race: bool,
     ) -> None:
         self.problem, self.optimizer, self.budget, self.callback = problem, optimizer, budget, callback
         self.seed = getattr(optimizer, "seed", seed)
@@ -190,10 +196,10 @@ class _Run:
         self.stop_reason = "budget"
         self.evaluations = 0
         self.best: tuple[np.ndarray, float] = (np.array(problem.x0, dtype=np.float64), np.inf)
-        self.keep_x = keep_x
-        # Of each batch: losses (k,), seconds at its end, points (k, d) or None. One list, so that an
+        self.keep_x, self.race = keep_x, race
+        # Of each batch: losses (k,), status (k,), seconds at its end, points (k, d) or None. One list, so that an
         # interruption cannot leave two of different lengths.
-        self.batches: list[tuple[np.ndarray, float, np.ndarray | None]] = []
+        self.batches: list[tuple[np.ndarray, np.ndarray, float, np.ndarray | None]] = []
         self.loss_of: dict[bytes, float] = {}  # digest of a point's bytes → its loss
         self.started = time.perf_counter()
 
@@ -220,7 +226,7 @@ class _Run:
         x = np.array(self.optimizer.recommend(), dtype=np.float64)
         loss = self.loss_of.get(_digest(x))
         if loss is None and self.evaluations < self.budget:
-            loss = float(self.evaluate(x[None, :])[0])
+            loss = float(self.evaluate(x[None, :], race=False)[0])
         elif self.evaluations < self.budget and self.optimizer.stop_reason is None:
             self.step(1)
             later = np.array(self.optimizer.recommend(), dtype=np.float64)
@@ -228,19 +234,23 @@ class _Run:
                 x, loss = later, later_loss
         return (x, loss) if loss is not None and np.isfinite(loss) else self.best
 
-    def evaluate(self, X: np.ndarray) -> np.ndarray:
+    def evaluate(self, X: np.ndarray, race: bool = True) -> np.ndarray:
         """Losses (k,) of X (k, d), raw; recorded, and shown to the callback."""
         finite = np.isfinite(X).all(axis=1)
-        losses = np.full(len(X), np.nan)
-        if finite.all():
-            losses = self._losses_of(X)
-        elif finite.any():
-            losses[finite] = self._losses_of(X[finite])
-        self._record(X, losses)
+        losses, status = np.full(len(X), np.nan), np.full(len(X), "non-finite")
+        if race and self.race and np.isfinite(self.best[1]):
+            losses, status = self.problem.race(X, self.best[0])
+        else:
+            if finite.all():
+                losses = self._losses_of(X)
+            elif finite.any():
+                losses[finite] = self._losses_of(X[finite])
+            status[np.isfinite(losses)] = "ok"
+        self._record(X, losses, status)
         if self.callback is not None:
             X, shown = X.view(), losses.view()
             X.flags.writeable = shown.flags.writeable = False
-            seconds = self.batches[-1][1]
+            seconds = self.batches[-1][2]
             self.callback(Progress(self.evaluations, self.budget, self.best[1], X, shown, seconds))
         return losses
 
@@ -250,8 +260,8 @@ class _Run:
             raise ValueError(f"evaluate must return losses of shape ({len(X)},), got {losses.shape}")
         return losses
 
-    def _record(self, X: np.ndarray, losses: np.ndarray) -> None:
-        self.batches.append((losses, time.perf_counter() - self.started, X.copy() if self.keep_x else None))
+    def _record(self, X: np.ndarray, losses: np.ndarray, status: np.ndarray) -> None:
+        self.batches.append((losses, status, time.perf_counter() - self.started, X.copy() if self.keep_x else None))
         self.evaluations += len(X)
         for x, loss in zip(X, losses.tolist(), strict=True):
             self.loss_of[_digest(x)] = loss
@@ -262,8 +272,8 @@ class _Run:
 
     def result(self, x: np.ndarray, loss: float) -> Result:
         best_x, best_loss = self.best
-        losses = np.concatenate([losses for losses, _, _ in self.batches])
-        points = [X for _, _, X in self.batches if X is not None]
+        losses = np.concatenate([losses for losses, _, _, _ in self.batches])
+        points = [X for _, _, _, X in self.batches if X is not None]
         return Result(
             x=x,
             loss=loss,
@@ -276,7 +286,8 @@ class _Run:
             seed=self.seed,
             X=np.concatenate(points) if points else None,
             losses=losses,
-            batches=tuple((len(losses), seconds) for losses, seconds, _ in self.batches),
+            status=np.concatenate([status for _, status, _, _ in self.batches]),
+            batches=tuple((len(losses), seconds) for losses, _, seconds, _ in self.batches),
         )
 
 
@@ -284,7 +295,7 @@ def _digest(x: np.ndarray) -> bytes:
     return hashlib.blake2b(x.tobytes(), digest_size=16).digest()
 
 
-def _history(losses: np.ndarray, batches: tuple[tuple[int, float], ...]) -> pd.DataFrame:
+def _history(losses: np.ndarray, status: np.ndarray, batches: tuple[tuple[int, float], ...]) -> pd.DataFrame:
     import pandas as pd
 
     counts = np.array([count for count, _ in batches], dtype=np.int64)
@@ -295,7 +306,7 @@ def _history(losses: np.ndarray, batches: tuple[tuple[int, float], ...]) -> pd.D
             "batch": np.repeat(np.arange(1, len(counts) + 1), counts),
             "loss": losses,
             "best_loss": np.minimum.accumulate(np.where(finite, losses, np.inf)),
-            "status": np.where(finite, "ok", "non-finite"),
+            "status": status,
             "seconds": np.repeat(np.array([seconds for _, seconds in batches]), counts),
         }
     )

@@ -35,6 +35,8 @@ def choose_evaluator(
     """
     if wanted not in EVALUATORS:
         raise ValueError(f"evaluator must be one of {', '.join(EVALUATORS)}, got {wanted!r}")
+    if memory is not None and (isinstance(memory, bool) or not memory >= 0):
+        raise ValueError(f"memory_limit must be a number of bytes or None, got {memory!r}")
     serial = SerialEvaluator(model, subspace)
     if wanted == "serial":
         if precision is not None:

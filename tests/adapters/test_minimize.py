@@ -5,6 +5,7 @@
 import numpy as np
 import pytest
 
+import llm_problem as lp
 from llm_problem_adapters import BaseOptimizer, GeneticAlgorithm, RandomSearch, Result, make_optimizer, minimize
 
 BUDGETS = (1, 2, 7, 50, 53)
@@ -365,3 +366,22 @@ def test_own_optimizers_are_told_what_is_not_finite_and_others_the_penalty():
     other = Scripted([np.full((2, 10), 0.5)], [np.zeros(10)])
     minimize(HalfSpace(), other, 4)
     assert other.told[0].tolist() == [1e6, 1e6]
+
+
+def test_racing_spends_the_same_budget_on_less_work(tiny_gpt2):
+    words = ["one", "two", "three", "four", "five", "six", "seven"]
+    text = " ".join(words[(k * k) % 7] for k in range(3000))
+    task = lp.tasks.LanguageModelling.from_string(text, window=12, search_size=16, dev_size=2, test_size=2)
+    problem = lp.Problem(tiny_gpt2, task, lp.subspaces.LoRAXS(4, layers=1))
+    raced = minimize(problem, "random-search", 40, seed=3, race=True)
+    plain = minimize(problem, "random-search", 40, seed=3)
+    assert raced.evaluations == plain.evaluations == 40
+    censored = (raced.history.status == "censored").to_numpy()
+    assert censored.any() and not (plain.history.status == "censored").any()
+    assert np.isnan(raced.losses[censored]).all()
+    # The points are the same, what stayed has its loss, and what was given up was worse than the best before it.
+    np.testing.assert_allclose(raced.losses[~censored], plain.losses[~censored], atol=2e-6)
+    before = np.minimum.accumulate(plain.losses)
+    assert (plain.losses[censored] > before[censored]).all()
+    assert raced.best_loss == pytest.approx(plain.best_loss, abs=2e-6)
+    assert np.isfinite(raced.loss)

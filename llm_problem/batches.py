@@ -1,0 +1,79 @@
+"""The token batches of a problem: its splits, its numbered minibatches, and the parts that candidates race over."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from llm_problem.models.loading import LoadedModel
+from llm_problem.tasks.base import Task
+from llm_problem.tasks.batch import TokenBatch
+from llm_problem.tasks.splits import require_split
+
+KEPT_MINIBATCHES = 8  # evaluators remember what x cannot change of each
+_STREAM = 0xBA7C  # keeps the minibatches apart from other draws with the same seed
+
+
+class Batches:
+    """Made when they are first asked for, and the same object each time, because evaluators remember by it.
+
+    Args:
+        task: what is asked.
+        model: who is asked.
+        seed: draws the search examples and the minibatches.
+        minibatch: examples of a minibatch, None where there are none.
+    """
+
+    def __init__(self, task: Task, model: LoadedModel, seed: int, minibatch: int | None) -> None:
+        self._task, self._model, self._seed, self._size = task, model, seed, minibatch
+        self._splits: dict[str, TokenBatch] = {}
+        self._minibatches: OrderedDict[int, TokenBatch] = OrderedDict()  # those asked for last
+        self._parts: dict[int, list[TokenBatch]] = {}
+        self._lock = threading.RLock()
+        if minibatch is not None and minibatch > (found := self.split("search").examples):
+            raise ValueError(f"minibatch {minibatch} is more than the {found} search examples")
+
+    def split(self, name: str) -> TokenBatch:
+        """The tokenised examples of a split; ValueError where there is no such split."""
+        with self._lock:
+            if require_split(name) not in self._splits:
+                self._splits[name] = self._task.batch(self._model, name, self._seed)
+            return self._splits[name]
+
+    def minibatch(self, number: Any) -> TokenBatch:
+        """The `number`-th minibatch of the search examples.
+
+        Raises:
+            ValueError: there are none, or no such number.
+        """
+        if self._size is None:
+            raise ValueError("this problem has no minibatches: make it with Problem(…, minibatch=size)")
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+            raise ValueError(f"sample must be a non-negative integer, got {number!r}")
+        with self._lock:
+            if number not in self._minibatches:
+                search = self.split("search")
+                rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, int(number), _STREAM])))
+                chosen = np.sort(rng.choice(search.examples, size=self._size, replace=False))
+                self._minibatches[int(number)] = search.take(chosen)
+                if len(self._minibatches) > KEPT_MINIBATCHES:
+                    self._minibatches.popitem(last=False)
+            self._minibatches.move_to_end(int(number))
+            return self._minibatches[int(number)]
+
+    def parts(self, count: Any) -> list[TokenBatch]:
+        """The search examples dealt out to `count` parts of like size.
+
+        Raises:
+            ValueError: not a number from 1 to that of the examples.
+        """
+        search = self.split("search")
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= search.examples:
+            raise ValueError(f"rounds must be from 1 to the {search.examples} search examples, got {count!r}")
+        with self._lock:
+            if count not in self._parts:
+                self._parts[int(count)] = [search.take(np.arange(k, search.examples, count)) for k in range(count)]
+            return self._parts[int(count)]
