@@ -9,7 +9,7 @@ import sys
 
 from llm_problem.cli import main
 
-PROBLEM = "smollm2-135m-sentiment-lora-xs-d128-v1"
+PROBLEM = "smollm2-135m-sentiment-lora-xs-d64-v1"
 OPTIMIZERS = [
     "genetic-algorithm",
     "simulated-annealing",
@@ -18,7 +18,7 @@ OPTIMIZERS = [
     "pymoo:DE",
     "cma",
 ]
-BUDGET = 300
+BUDGET = 2000
 
 if __name__ == "__main__":
     command = ["run", PROBLEM, "--optimizer", *OPTIMIZERS, "--budget", str(BUDGET), "--seed", "1", *sys.argv[1:]]

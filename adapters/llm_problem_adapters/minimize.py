@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_problem_adapters.base import PENALTY, BaseOptimizer
+from llm_problem_adapters.blas_threads import one_blas_thread
 from llm_problem_adapters.registry import configure
 
 if TYPE_CHECKING:
@@ -141,8 +142,9 @@ def minimize(
     if isinstance(optimizer, str):
         run.name = optimizer
     try:
-        run.search()
-        return run.result(*run.recommend())
+        with one_blas_thread():
+            run.search()
+            return run.result(*run.recommend())
     except KeyboardInterrupt:
         if not run.batches:
             raise

@@ -64,6 +64,11 @@ def _problems() -> dict[str, tuple[str, partial[Task], Subspace]]:
             LoRAXS(4, layers=2, modules=_ATTENTION),
         ),
         "smollm2-135m-sentiment-lora-xs-d32-v1": ("smollm2-135m", partial(sentiment, 32), LoRAXS(4, layers=1)),
+        "smollm2-135m-sentiment-lora-xs-d64-v1": (
+            "smollm2-135m",
+            partial(sentiment, 240),
+            LoRAXS(4, layers=1, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
+        ),
         "smollm2-135m-sentiment-lora-xs-d128-v1": ("smollm2-135m", partial(sentiment, 48), LoRAXS(8, layers=1)),
         "smollm2-135m-sentiment-lora-xs-d256-v1": ("smollm2-135m", partial(sentiment, 32), LoRAXS(8, layers=2)),
         "smollm2-135m-sentiment-random-d64-v1": ("smollm2-135m", partial(sentiment, 32), RandomSubspace(64, layers=2)),
