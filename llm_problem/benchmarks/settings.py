@@ -9,7 +9,7 @@ from llm_problem.models.loading import load_model
 from llm_problem.problem import Problem
 from llm_problem.subspaces import LoRAXS
 from llm_problem.suites.named import IT_WAS, prose, sentiment
-from llm_problem.tasks import Classification, LanguageModelling, Task
+from llm_problem.tasks import Classification, Data, LanguageModelling, Task
 
 LAYERS = (1, 2, 4, 8, 30)
 FOCUS = 4  # the layers at which memory, profile and precision are looked at
@@ -97,15 +97,19 @@ class Settings:
         """The sentences and label words."""
         if self.data is None:
             return sentiment(self.sentences, IT_WAS, WORDS)
-        return Classification.from_csv(
-            self.data / "train.csv",
+        rows = Data.of(self.data / "train.csv").rows(("text", "label"))
+        classes = ("negative", "positive")
+        # The first of each class, as they stand: no draw, whose lengths could be lucky.
+        sizes = dict(zip(classes, (self.sentences // 2, self.sentences - self.sentences // 2), strict=True))
+        firsts = [row for name in classes for row in [r for r in rows if r["label"] == name][: sizes[name]]]
+        return Classification.from_records(
+            firsts,
             text="text",
             label="label",
             prompt=IT_WAS,
-            labels=dict(zip(("negative", "positive"), WORDS, strict=True)),
-            dev=self.data / "dev.csv",
-            test=self.data / "test.csv",
-            search_size=self.sentences,
+            labels=dict(zip(classes, WORDS, strict=True)),
+            dev=Data.of(self.data / "dev.csv"),
+            test=Data.of(self.data / "test.csv"),
         )
 
     def text_task(self) -> Task:

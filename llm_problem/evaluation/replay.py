@@ -10,6 +10,7 @@ the problem's sizes, and a smaller chunk is used only where it was seen to give 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -144,7 +145,11 @@ class ReplayEvaluator(SerialEvaluator):
             return []
         with self.model.lock, torch.inference_mode():
             rows = self._packed(batch).rows
-        return [p for row in rows for p in self.engine.gemms(row, contrast=batch.contrast)]
+        counts: Counter[tuple[int, int, int]] = Counter()
+        for row in rows:
+            for count, *shape in self.engine.gemms(row, contrast=batch.contrast):
+                counts[shape[0], shape[1], shape[2]] += count
+        return [(count, *shape) for shape, count in counts.items()]
 
     def memory(self, batch: TokenBatch) -> dict[str, int]:
         """Bytes of packed weights (shared by all problems on the model) and of what the batch's rows keep."""

@@ -1,0 +1,115 @@
+"""A value never depends on the population that it was evaluated in, nor on the place in a chunk: bit by bit."""
+
+import numpy as np
+import pytest
+import torch
+
+import llm_problem as lp
+from llm_problem.evaluation import ReplayEvaluator, replay
+from llm_problem.models.families import FAMILIES
+
+SUBSPACES = {
+    "last layer": lp.subspaces.LoRAXS(2, layers=1),
+    "last layer, also the MLP": lp.subspaces.LoRAXS(2, layers=1, modules=("v_proj", "o_proj", "up_proj", "down_proj")),
+    "all layers": lp.subspaces.LoRAXS(2),
+    "random": lp.subspaces.RandomSubspace(5, layers=2),
+}
+COUNTS = (1, 2, 7, 16, 33)
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def require_the_same_bits(evaluator, batch, X):
+    alone = np.concatenate([evaluator.log_probs(x[None], batch) for x in X])
+    for n in COUNTS:
+        for start in (0, len(X) - n):
+            np.testing.assert_array_equal(evaluator.log_probs(X[start : start + n], batch), alone[start : start + n])
+    order = np.random.default_rng(5).permutation(len(X))
+    np.testing.assert_array_equal(evaluator.log_probs(X[order], batch), alone[order])
+
+
+@pytest.mark.parametrize("moved", SUBSPACES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family, moved, threads, small_model, label_task, text_task, points):
+    loaded = small_model(family)
+    bound = SUBSPACES[moved].bind(loaded, 0)
+    X = points(33, bound.dimension)
+    for task in (label_task, text_task):
+        batch = task.batch(loaded, "search", 0)
+        evaluator = ReplayEvaluator(loaded, bound, batch)
+        assert evaluator.planned
+        require_the_same_bits(evaluator, batch, X)
+
+
+@pytest.mark.parametrize("name", ["tiny_gpt2", "tiny_bert"])
+def test_the_bundled_models(name, threads, request, text_task, points):
+    problem = lp.Problem(request.getfixturevalue(name), text_task, SUBSPACES["last layer"])
+    X = points(33, problem.dimension)
+    assert problem.card()["memory"]["candidates_at_once"] > 1
+    require_the_same_bits(problem.evaluator, problem.batch("search"), X)
+
+
+def test_smollm2(smollm2, threads, points):
+    records = [{"text": f"a film number {k} " + "indeed " * k, "label": str(k % 2)} for k in range(8)]
+    task = lp.tasks.Classification.from_records(
+        records,
+        text="text",
+        label="label",
+        prompt="{text} It was",
+        labels={"0": " terrible", "1": " great"},
+        dev=lp.tasks.Data.of(records),
+        test=lp.tasks.Data.of(records),
+    )
+    problem = lp.Problem(smollm2, task, lp.subspaces.LoRAXS(4, layers=1))
+    assert problem.card()["memory"]["candidates_at_once"] > 1
+    require_the_same_bits(problem.evaluator, problem.batch("search"), points(33, problem.dimension))
+
+
+def test_where_smaller_chunks_differ_they_are_filled_up(small_model, text_task, points, monkeypatch):
+    loaded = small_model("llama")
+    bound = SUBSPACES["all layers"].bind(loaded, 0)
+    batch, right, sizes = text_task.batch(loaded, "search", 0), ReplayEvaluator._chunk, []
+
+    def chunk(self, X, *args):  # a library whose last bits depend on the number of rows
+        sizes.append(len(X))
+        return right(self, X, *args) + 1e-12 * (len(X) < 4)
+
+    monkeypatch.setattr(ReplayEvaluator, "_chunk", chunk)
+    evaluator = ReplayEvaluator(loaded, bound, batch)
+    X = points(9, bound.dimension)
+    values = evaluator.log_probs(X, batch)
+    packed = evaluator._packed(batch)
+    assert min(packed.sizes) == 4 and packed.width == max(packed.sizes)
+    sizes.clear()
+    np.testing.assert_array_equal(evaluator.log_probs(X[:1], batch), values[:1])
+    assert sizes == [4]
+
+
+def test_where_places_in_a_chunk_differ_candidates_run_alone(small_model, text_task, points, monkeypatch):
+    loaded = small_model("llama")
+    bound, right = SUBSPACES["all layers"].bind(loaded, 0), ReplayEvaluator._chunk
+    batch = text_task.batch(loaded, "search", 0)
+
+    def chunk(self, X, *args):
+        return right(self, X, *args) + 1e-12 * np.arange(len(X))[:, None]
+
+    monkeypatch.setattr(ReplayEvaluator, "_chunk", chunk)
+    evaluator = ReplayEvaluator(loaded, bound, batch)
+    require_the_same_bits(evaluator, batch, points(33, bound.dimension))
+    assert evaluator._packed(batch).width == 1
+
+
+@pytest.mark.parametrize(("work", "cache", "width"), [(1e30, 1 << 40, 64), (1.0, 1 << 40, 1), (1e30, 1, 1)])
+def test_the_width_follows_from_the_sizes_alone(work, cache, width, small_model, text_task, monkeypatch):
+    monkeypatch.setattr(replay, "CHUNK_WORK", work)
+    monkeypatch.setattr(replay, "CHUNK_BYTES", cache)
+    loaded = small_model("gpt2")
+    batch = text_task.batch(loaded, "search", 0)
+    evaluator = ReplayEvaluator(loaded, SUBSPACES["last layer"].bind(loaded, 0), batch)
+    assert evaluator.memory(batch)["candidates_at_once"] == width
