@@ -49,3 +49,18 @@ def test_demo_runs_every_optimizer_it_names(tmp_path, smollm2):
         assert name in output
     assert (tmp_path / "demo" / "convergence.png").is_file()
     assert "failed" not in output
+
+
+def test_sst2_example_runs_on_files_of_its_form(tmp_path, smollm2, capsys):
+    import csv
+    import runpy
+
+    rows = list(csv.DictReader((EXAMPLES.parent / "llm_problem" / "data" / "sentiment.csv").open(encoding="utf-8")))
+    for name, count in (("train", 60), ("dev", 8), ("test", 8)):
+        with open(tmp_path / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows([row["text"], row["label"]] for row in rows[:count])
+    runpy.run_path(str(EXAMPLES / "sst2_cma.py"))["main"](tmp_path, budget=4, seeds=1)
+    output = capsys.readouterr().out
+    assert "d = 256" in output and "4 evaluations" in output and "median: best search loss" in output

@@ -158,7 +158,7 @@ def attend(groups: AttentionGroups, query: Heads, key: Heads, value: Heads, scal
 
     Args:
         groups: who attends to whom.
-        query: heads of (n, Q, …).
+        query: heads of (n or 1, Q, …).
         key: heads of (n or 1, T, …), a divisor of the query's.
         value: as key.
         scale: of the scores.
@@ -166,19 +166,19 @@ def attend(groups: AttentionGroups, query: Heads, key: Heads, value: Heads, scal
     Returns:
         (n, Q, heads · size).
     """
-    n, shared = len(query.tensor), key.count
+    n, shared = max(len(t.tensor) for t in (query, key, value)), key.count
     share = query.count // shared
-    outputs = [_one_bucket(bucket, query, key, value, scale).view(n, -1, query.size) for bucket in groups.buckets]
+    outputs = [_one_bucket(bucket, query, key, value, scale, n).view(n, -1, query.size) for bucket in groups.buckets]
     together = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
     found = together.index_select(1, groups.back_by_head(shared, share))  # (n, Q · heads, size)
     return found.view(n, -1, query.count * query.size)
 
 
-def _one_bucket(bucket: Bucket, query: Heads, key: Heads, value: Heads, scale: float) -> torch.Tensor:
+def _one_bucket(bucket: Bucket, query: Heads, key: Heads, value: Heads, scale: float, n: int) -> torch.Tensor:
     """(n · B · shared, share · Lq, size)."""
-    n, shared, size = len(query.tensor), key.count, query.size
+    shared, size = key.count, query.size
     count, lq, lk = bucket.count, bucket.lq, bucket.lk
-    q = query.gathered(bucket.pairs("queries", query, shared))  # (n, B · heads · Lq, size)
+    q = query.gathered(bucket.pairs("queries", query, shared)).expand(n, -1, -1)  # (n, B · heads · Lq, size)
     k = key.gathered(bucket.pairs("keys", key, shared)).expand(n, -1, -1)
     v = value.gathered(bucket.pairs("keys", value, shared)).expand(n, -1, -1)
     if lq * lk > WRITTEN_DOWN:

@@ -179,8 +179,9 @@ class ReplayEvaluator(SerialEvaluator):
         if found is None:
             found = self._new(batch)
             found.width = self._width(found, batch)
-            found.sizes = (found.width,)
-            if found.width > 1:
+            found.sizes = self._same_bits(found, batch)
+            while not found.sizes:  # places in a chunk differ: a narrower one
+                found.width //= 2
                 found.sizes = self._same_bits(found, batch)
             self._batches[batch] = found
         return found
@@ -207,15 +208,16 @@ class ReplayEvaluator(SerialEvaluator):
         """Chunk sizes that give the same bits as the full width; every place in a chunk is tried.
 
         Matrix libraries choose their kernels by shape, so that agreement on random numbers to the last bit is
-        agreement on all. Where two places of one chunk differ, candidates run one at a time.
+        agreement on all. Empty where two places of one chunk differ.
         """
         width = packed.width
+        if width == 1:
+            return (1,)
         X = np.random.Generator(np.random.PCG64(0)).standard_normal((width, self.subspace.dimension))
         expected = self._chunk(X, packed, batch)
         for shift in (1, width // 2):
             if not np.array_equal(self._chunk(np.roll(X, shift, axis=0), packed, batch), np.roll(expected, shift, 0)):
-                packed.width = 1
-                return (1,)
+                return ()
         sizes = [width]
         size = width // 2
         while size:

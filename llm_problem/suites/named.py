@@ -33,7 +33,7 @@ def sentiment(search_size: int, prompt: str = REVIEW, labels: tuple[str, str] = 
 def prose(search_size: int, window: int = 32) -> Task:
     """The embedded essay in windows of tokens."""
     return LanguageModelling(
-        Data.of("embedded:prose"), window=window, search_size=search_size, dev_size=32, test_size=32
+        Data.of("embedded:prose"), window=window, search_size=search_size, dev_size=24, test_size=24
     )
 
 
@@ -47,20 +47,20 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 def _problems() -> dict[str, tuple[str, partial[Task], Subspace]]:
     """id → model, task (made when asked for, since it reads its data), subspace."""
     return {
-        "tiny-gpt2-prose-lora-xs-d32-v1": ("tiny-gpt2", partial(prose, 16), LoRAXS(4, layers=1)),
-        "tiny-gpt2-prose-lora-xs-d512-v1": ("tiny-gpt2", partial(prose, 16), LoRAXS(8, 2, _ATTENTION)),
-        "tiny-gpt2-prose-random-d64-v1": ("tiny-gpt2", partial(prose, 16), RandomSubspace(64, layers=2)),
-        "tiny-gpt2-prose-full-d334464-v1": ("tiny-gpt2", partial(prose, 16), FullVector()),
+        "tiny-gpt2-prose-lora-xs-d32-v1": ("tiny-gpt2", partial(prose, 8), LoRAXS(4, layers=1)),
+        "tiny-gpt2-prose-lora-xs-d512-v1": ("tiny-gpt2", partial(prose, 8), LoRAXS(8, 2, _ATTENTION)),
+        "tiny-gpt2-prose-random-d64-v1": ("tiny-gpt2", partial(prose, 8), RandomSubspace(64, layers=2)),
+        "tiny-gpt2-prose-full-d334464-v1": ("tiny-gpt2", partial(prose, 8), FullVector()),
         "tiny-gpt2-sentiment-lora-xs-d128-v1": (
             "tiny-gpt2",
-            partial(sentiment, 16),
+            partial(sentiment, 12),
             LoRAXS(4, layers=2, modules=_ATTENTION),
         ),
         "tiny-bert-prose-lora-xs-d32-v1": ("tiny-bert", partial(prose, 32), LoRAXS(4, layers=1)),
-        "tiny-bert-prose-random-d32-v1": ("tiny-bert", partial(prose, 32), RandomSubspace(32, layers=1)),
+        "tiny-bert-prose-random-d32-v1": ("tiny-bert", partial(prose, 16), RandomSubspace(32, layers=1)),
         "tiny-bert-sentiment-lora-xs-d128-v1": (
             "tiny-bert",
-            partial(_bad_good, 16),
+            partial(_bad_good, 8),
             LoRAXS(4, layers=2, modules=_ATTENTION),
         ),
         "smollm2-135m-sentiment-lora-xs-d32-v1": ("smollm2-135m", partial(sentiment, 32), LoRAXS(4, layers=1)),

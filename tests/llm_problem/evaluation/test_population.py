@@ -112,4 +112,4 @@ def test_the_width_follows_from_the_sizes_alone(work, cache, width, small_model,
     loaded = small_model("gpt2")
     batch = text_task.batch(loaded, "search", 0)
     evaluator = ReplayEvaluator(loaded, SUBSPACES["last layer"].bind(loaded, 0), batch)
-    assert evaluator.memory(batch)["candidates_at_once"] == width
+    assert evaluator._width(evaluator._packed(batch), batch) == width
