@@ -118,7 +118,6 @@ class AttentionGroups:
                     plain,
                 )
             )
-        self.rows = len(rows)
         self._back = torch.from_numpy(back).to(device)
         self._in_order = bool((back == np.arange(len(rows))).all()) and start == len(rows)
         self._back_by_head: dict[tuple[int, int], torch.Tensor] = {}

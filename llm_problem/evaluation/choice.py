@@ -59,7 +59,7 @@ def _fast(
         return ReplayEvaluator(model, subspace, batch, memory, precision)
     if precision is not None:
         raise NotReplayableError(f"an encoder-decoder model runs in its own precision, not in {precision}")
-    return EncoderDecoderEvaluator(model, subspace)
+    return EncoderDecoderEvaluator(model, subspace, memory)
 
 
 def _require_agreement(

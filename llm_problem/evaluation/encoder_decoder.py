@@ -22,6 +22,7 @@ from torch.nn.functional import linear
 from transformers.modeling_outputs import BaseModelOutput
 
 from llm_problem.evaluation.padding import buckets, padded
+from llm_problem.evaluation.reading import log_normaliser
 from llm_problem.evaluation.remembering import Kept, forward_of, remembering
 from llm_problem.evaluation.replay import NotReplayableError
 from llm_problem.evaluation.serial import SerialEvaluator
@@ -63,13 +64,19 @@ class EncoderDecoderEvaluator(SerialEvaluator):
 
     At places that a loss only compares they are up to a constant, see `TokenBatch.contrast`.
 
+    Args:
+        model: the model.
+        subspace: what x moves.
+        memory: bytes that may be kept of the batches, None for `MEMORY`.
+
     Raises:
         NotReplayableError: a family that has not been tried.
     """
 
     name = "replay"
 
-    def __init__(self, model: LoadedModel, subspace: BoundSubspace) -> None:
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace, memory: int | None = None) -> None:
+        self._memory = memory
         config = model.model.config
         if config.model_type not in ENCODER_DECODERS:
             raise NotReplayableError(f"the family {config.model_type!r} has not been tried with padded batches")
@@ -84,11 +91,16 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         below = sum(layer in self._answers for layer in stack)
         cross = len(self._answers) - below
         self._cross_attention_is_kept = cross == 2 * (len(stack) - below)
-        self.description = _description(self._encoder_moves, below, len(stack), cross)
+        self.description = _description(self._encoder_moves, below, len(stack), cross, self._most)
         self._limit = min(TOKENS_PER_GROUP, LOGITS_PER_GROUP // model.model.get_output_embeddings().weight.shape[0])
         self._groups: WeakKeyDictionary[TokenBatch, list[Group]] = WeakKeyDictionary()
         self._fixed = [p for p in model.model.parameters() if id(p) not in moved]
         self._seen = self._versions()
+
+    @property
+    def _most(self) -> int:
+        """Bytes that may be kept."""
+        return MEMORY if self._memory is None else self._memory
 
     def one_by_one(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
         """The same, under the name that `ReplayEvaluator` has for it: here candidates are always alone."""
@@ -107,7 +119,7 @@ class EncoderDecoderEvaluator(SerialEvaluator):
             logits = self._decoded(group, memory)  # (p, V)
             picked = logits[group.place_of_entry, group.token].double()  # (e,)
             if not batch.contrast:
-                picked -= _log_normaliser(logits)[group.place_of_entry]
+                picked -= log_normaliser(logits)[group.place_of_entry]
             values[group.entry] = picked.cpu()
         return values
 
@@ -135,7 +147,7 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         encoded: dict[int, torch.Tensor] = {}
         for end, group in enumerate(groups, start=1):
             group.memory, group.kept = self._encoded_alone(batch, group, encoded), {}
-            if self._bytes() + sum(map(_size, groups[:end])) > MEMORY:
+            if self._bytes() + sum(map(_size, groups[:end])) > self._most:
                 group.memory = group.kept = None
                 return
 
@@ -202,7 +214,7 @@ class EncoderDecoderEvaluator(SerialEvaluator):
                 decoder_attention_mask=group.mask,
                 use_cache=False,
             ).logits
-        if len(group.kept or ()) > before and self._bytes() > MEMORY:
+        if len(group.kept or ()) > before and self._bytes() > self._most:
             group.memory = group.kept = None
         return logits[0]
 
@@ -233,7 +245,7 @@ def fixed_modules(model: Any, family: Family, moved: set[int]) -> dict[nn.Module
     return answers
 
 
-def _description(encoder_moves: bool, below: int, layers: int, cross: int) -> str:
+def _description(encoder_moves: bool, below: int, layers: int, cross: int, most: int) -> str:
     how = "stock layers on padded sequences of similar lengths, "
     if encoder_moves:
         return how + "encoder and decoder are run"
@@ -242,19 +254,12 @@ def _description(encoder_moves: bool, below: int, layers: int, cross: int) -> st
         once.append(f"decoder layers 0 to {below - 1} of {layers}")
     if cross:
         once.append(f"{cross} key and value projections of the cross attention")
-    return f"{how}computed once and kept, up to {MEMORY / 2**30:g} GiB: {', '.join(once)}"
+    return f"{how}computed once and kept, up to {most / 2**30:g} GiB: {', '.join(once)}"
 
 
 def _stacked(encoded: Mapping[int, torch.Tensor], sources: list[int]) -> torch.Tensor:
     """(b, S, hidden) of the sources' (s, hidden), with zeros on the right of each."""
     return nn.utils.rnn.pad_sequence([encoded[k] for k in sources], batch_first=True)
-
-
-def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
-    """log Σ exp(logits) (p,) float64 of logits (p, V), the sum taken in float64."""
-    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
-    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
-    return largest[:, 0].double() + total.log()
 
 
 def _size(kept: Any) -> int:

@@ -16,6 +16,7 @@ from llm_problem.evaluation.reading import Reader
 from llm_problem.evaluation.rotary import turns
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.deltas import Delta, LowRankDelta, WeightDelta
 
@@ -65,7 +66,7 @@ class PlannedEngine:
         row: Row,
         precision: torch.dtype | None = None,
     ) -> None:
-        self.model, self.subspace, self.store = model, subspace, store
+        self.model, self.subspace = model, subspace
         family = FAMILIES[model.model.config.model_type]
         if family.form is None:
             raise NotPlannedError(f"the form of {model.model.config.model_type} layers is not known here")
@@ -151,18 +152,12 @@ class PlannedEngine:
 
         handle = self._stack[self.first].register_forward_pre_hook(see, with_kwargs=True)
         try:
-            self.model.model(**inputs, **({"use_cache": False} if self._takes_cache else {}))
+            self.model.model(**inputs, **({"use_cache": False} if self.model.takes("use_cache") else {}))
         except _Reached:
             pass
         finally:
             handle.remove()
         return seen["h"], seen["options"]
-
-    @property
-    def _takes_cache(self) -> bool:
-        import inspect
-
-        return "use_cache" in inspect.signature(self.model.model.forward).parameters
 
 
 def _by_layer(subspace: BoundSubspace, path: str, device: torch.device) -> dict[int, list[tuple[int, Delta]]]:
@@ -172,10 +167,9 @@ def _by_layer(subspace: BoundSubspace, path: str, device: torch.device) -> dict[
     for number, delta in enumerate(deltas):
         if not isinstance(delta, LowRankDelta | WeightDelta):
             raise NotPlannedError("x moves whole tensors")
-        inside, _, rest = delta.parameter.partition(f"{path}.")
-        if inside or not rest:
+        if (layer := layer_number(path, delta.parameter)) is None:
             raise NotPlannedError(f"x moves {delta.parameter}, which is in no layer")
-        found.setdefault(int(rest.split(".", 1)[0]), []).append((number, delta))
+        found.setdefault(layer, []).append((number, delta))
     return found
 
 

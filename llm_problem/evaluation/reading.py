@@ -106,6 +106,16 @@ class Reader:
         return self._store.get(key, build, self._rows, self._precision)
 
 
+def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
+    """log Σ exp(logits) (p,) float64 of logits (p, V).
+
+    The largest is subtracted and the sum taken in float64, so that single precision is lost nowhere that counts.
+    """
+    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
+    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
+    return largest[:, 0].double() + total.log()
+
+
 def _piece(model: Any, piece: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A part of the tail as a function; one that this model does without changes nothing."""
     if not isinstance(piece, str):

@@ -11,7 +11,7 @@ the problem's sizes, and a smaller chunk is used only where it was seen to give 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -50,7 +50,7 @@ class Packed:
     width: int = 1
     sizes: tuple[int, ...] = (1,)  # of chunks that give the same bits, ascending; the width is the last
     recomputed: int = 0  # rows whose memory passed the limit
-    bytes: int = field(default=0)
+    bytes: int = 0
 
 
 class ReplayEvaluator(SerialEvaluator):
@@ -251,7 +251,8 @@ class ReplayEvaluator(SerialEvaluator):
     def _keep(self, packed: Packed, number: int, kept: Kept | dict[str, torch.Tensor]) -> None:
         """Remember what a row keeps, while that fits the limit."""
         size = _nbytes(kept)
-        if packed.bytes + size <= self._limit:
+        others = sum(other.bytes for other in self._batches.values() if other is not packed)
+        if others + packed.bytes + size <= self._limit:
             packed.kept[number] = kept
             packed.bytes += size
         else:

@@ -6,7 +6,6 @@ a candidate's weights take their place for the time of its evaluation.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -32,7 +31,7 @@ class SerialEvaluator:
         parameters = dict(model.model.named_parameters())
         self._parameters = {name: parameters[name] for name in subspace.parameters}
         self._quantised = {name for name, parameter in self._parameters.items() if is_quantised(parameter)}
-        self._takes_cache = "use_cache" in inspect.signature(model.model.forward).parameters
+        self._takes_cache = model.takes("use_cache")
 
     def log_probs(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
         """Log-probabilities in nats of the batch's entries.

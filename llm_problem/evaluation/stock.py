@@ -6,7 +6,6 @@ is the model's own code.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,8 +14,10 @@ import torch
 
 from llm_problem.evaluation.packed_attention import attention_packed
 from llm_problem.evaluation.packing import Row
+from llm_problem.evaluation.reading import log_normaliser
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.targets import layer_number
 
 
 class StockEngine:
@@ -32,17 +33,16 @@ class StockEngine:
         path = FAMILIES[self.model.config.model_type].layers
         self.stack = self.model.get_submodule(path)
         self.first = first_moved_layer(path, len(self.stack), parameters)
-        signature = inspect.signature(self.model.forward).parameters
-        self._takes_cache = "use_cache" in signature
+        self._takes_cache = model.takes("use_cache")
         # Newer causal models compute the logits of chosen positions only.
-        self._keeps_logits = "logits_to_keep" in signature
+        self._keeps_logits = model.takes("logits_to_keep")
 
     def read(self, row: Row, kept: dict[str, torch.Tensor]) -> torch.Tensor:
         """Log-probabilities (e,) float64 of a row's entries; `kept` is the row's memory from call to call."""
         with attention_packed(self.model):
             logits = self._run(row, kept)  # (p, V)
         read = logits[row.place_of_entry, row.token].double()  # (e,)
-        return read - _log_normaliser(logits)[row.place_of_entry]
+        return read - log_normaliser(logits)[row.place_of_entry]
 
     def _run(self, row: Row, kept: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits (p, V) of a row at its kept places."""
@@ -68,21 +68,10 @@ def first_moved_layer(path: str, count: int, parameters: tuple[str, ...]) -> int
     """
     first = count - 1
     for name in parameters:
-        inside, _, rest = name.partition(f"{path}.")
-        if inside or not rest:
+        if (number := layer_number(path, name)) is None:
             return 0
-        first = min(first, int(rest.split(".", 1)[0]))
+        first = min(first, number)
     return first
-
-
-def _log_normaliser(logits: torch.Tensor) -> torch.Tensor:
-    """log Σ exp(logits) (p,) float64 of logits (p, V).
-
-    The largest is subtracted and the sum taken in float64, so that single precision is lost nowhere that counts.
-    """
-    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
-    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
-    return largest[:, 0].double() + total.log()
 
 
 @contextmanager

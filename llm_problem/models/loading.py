@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import os
 import re
 import threading
@@ -47,6 +48,10 @@ class LoadedModel:
     source: Path | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     _identity: str | None = None
+
+    def takes(self, argument: str) -> bool:
+        """Whether the model's forward pass has an argument of this name."""
+        return argument in inspect.signature(self.model.forward).parameters
 
     @property
     def max_length(self) -> int:

@@ -106,6 +106,12 @@ def layer_targets(model: Any, index: int) -> dict[str, Target]:
     return _available(model, family, index, model.get_submodule(f"{family.layers}.{index}"))
 
 
+def layer_number(path: str, parameter: str) -> int | None:
+    """Number of the layer, in the list at `path`, that a stored tensor belongs to; None where it is in none."""
+    inside, _, rest = parameter.partition(f"{path}.")
+    return None if inside or not rest else int(rest.split(".", 1)[0])
+
+
 def _layer_numbers(layers: Layers, count: int) -> list[int]:
     if layers is None:
         return list(range(count))

@@ -115,7 +115,7 @@ def test_single_label_words_are_compared_without_the_rest_of_the_vocabulary(
     fast, serial = both(loaded, SUBSPACES[moved])
     X, batch, before = points(3, serial.subspace.dimension), task.batch(loaded, "search", 0), model_state(loaded.model)
     assert batch.contrast
-    monkeypatch.setattr(encoder_decoder, "_log_normaliser", lambda logits: pytest.fail("the vocabulary was read"))
+    monkeypatch.setattr(encoder_decoder, "log_normaliser", lambda logits: pytest.fail("the vocabulary was read"))
     found, expected = (e.log_probs(X, batch) for e in (fast, serial))
     np.testing.assert_allclose(batch.comparable(found), batch.comparable(expected), rtol=0, atol=1e-6)
     assert np.abs(np.diff(expected[:, :2], axis=1)).max() > 0.01
