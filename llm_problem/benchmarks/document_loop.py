@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from llm_problem.problem import Problem
+from llm_problem.subspaces.deltas import WeightChange
 
 
 class DocumentLoop:
@@ -27,6 +28,7 @@ class DocumentLoop:
     def __call__(self, x: np.ndarray) -> float:
         state = dict(self.pretrained)
         for delta in self.problem.subspace.deltas(torch.from_numpy(x[None, :])):
+            assert isinstance(delta, WeightChange)
             state[delta.parameter] = delta.apply(state[delta.parameter], 0)
         with torch.no_grad():
             self.model.load_state_dict(state)

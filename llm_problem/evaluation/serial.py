@@ -17,6 +17,7 @@ from llm_problem.evaluation.threads import fitting_threads
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.quantised import is_quantised, plain
 from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.subspaces.deltas import WeightChange
 from llm_problem.tasks.batch import TokenBatch
 
 
@@ -87,6 +88,8 @@ class SerialEvaluator:
         device = next(iter(self._parameters.values())).device
         changed: dict[str, torch.Tensor] = {}
         for delta in self.subspace.deltas(X.to(device)):
+            if not isinstance(delta, WeightChange):
+                continue
             before = changed.get(delta.parameter)
             changed[delta.parameter] = delta.apply(
                 plain(self._parameters[delta.parameter]) if before is None else before, 0

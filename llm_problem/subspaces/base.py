@@ -56,6 +56,10 @@ class BoundSubspace(ABC):
     dimension: int
     parameters: tuple[str, ...]
     """Names of the stored tensors that may change."""
+    prompt: tuple[int, ...] = ()
+    """Token ids that stand before every sequence (before an encoder-decoder's sources), where x moves a prompt."""
+    blocks: tuple[int, ...] = ()
+    """Sizes of the parts of x that have a scale of their own, in order; empty for one part."""
 
     @abstractmethod
     def deltas(self, X: torch.Tensor) -> list[Delta]:
