@@ -41,8 +41,8 @@ class Problem:
         seed: draws the search examples and a random basis; the same seed gives the same problem.
         minibatch: examples of a numbered minibatch for `evaluate(X, sample=k)`.
         device: a torch device.
-        dtype: of the matrix products that are run for each candidate, "float32" or "bfloat16" (about three times as
-            fast on processors that have it, losses some 1e-3 nats off; the rest stays in single precision).
+        dtype: of the matrix products that are run for each candidate, "float32" or "bfloat16" (faster on
+            processors that have it, losses some 1e-3 nats off; the rest stays in single precision).
         evaluator: "auto", "serial" (the reference) or "replay" (fast), see `llm_problem.evaluation`.
         memory_limit: bytes that packed copies of weights and kept activations may take, each; what would pass it is
             computed again each time. None: a quarter of the memory that is free.

@@ -8,6 +8,7 @@ from llm_problem.evaluation.encoder_decoder import EncoderDecoderEvaluator
 from llm_problem.evaluation.replay import NotReplayableError, ReplayEvaluator
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.quiet import quiet_transformers
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
@@ -44,7 +45,8 @@ def choose_evaluator(
         return serial, "asked for"
     try:
         replay = _fast(model, subspace, batch, memory, precision)
-        _require_agreement(replay, serial, batch, precision)
+        with quiet_transformers():  # sequences that begin with the padding token are no news
+            _require_agreement(replay, serial, batch, precision)
     except NotReplayableError as error:
         if wanted == "replay" or precision is not None:
             raise ValueError(f"the replay evaluator cannot do this model: {error}") from error

@@ -16,6 +16,7 @@ from llm_problem.evaluation.reading import Reader
 from llm_problem.evaluation.rotary import turns
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.quiet import quiet_transformers
 from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.deltas import Delta, LowRankDelta, WeightDelta
@@ -152,7 +153,8 @@ class PlannedEngine:
 
         handle = self._stack[self.first].register_forward_pre_hook(see, with_kwargs=True)
         try:
-            self.model.model(**inputs, **({"use_cache": False} if self.model.takes("use_cache") else {}))
+            with quiet_transformers():  # a first token that is the padding token too is no padding here
+                self.model.model(**inputs, **({"use_cache": False} if self.model.takes("use_cache") else {}))
         except _Reached:
             pass
         finally:
