@@ -189,8 +189,11 @@ def _one_bucket(bucket: Bucket, query: Heads, key: Heads, value: Heads, scale: f
     if bucket.bias is None:
         scores.mul_(scale)
     else:
-        shaped = scores.view(n, count, shared, -1, lq, lk)
-        torch.add(bucket.bias[None, :, None, None], shaped, alpha=scale, out=shaped)
+        shaped, bias = scores.view(n, count, shared, -1, lq, lk), bucket.bias[None, :, None, None]
+        if scores.requires_grad:  # which `out` does not know
+            scores = torch.add(bias, shaped, alpha=scale).view_as(scores)
+        else:
+            torch.add(bias, shaped, alpha=scale, out=shaped)
     return torch.bmm(torch.softmax(scores, dim=-1), v)
 
 

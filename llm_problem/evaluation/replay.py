@@ -20,9 +20,10 @@ import psutil
 import torch
 
 from llm_problem.evaluation.gemm import weight_store
+from llm_problem.evaluation.gradients import GradientReader
 from llm_problem.evaluation.packing import Row, cut, pack
 from llm_problem.evaluation.planned import Kept, NotPlannedError, PlannedEngine
-from llm_problem.evaluation.serial import SerialEvaluator
+from llm_problem.evaluation.serial import SerialEvaluator, padding_learns
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import DTYPES, LoadedModel
@@ -94,6 +95,7 @@ class ReplayEvaluator(SerialEvaluator):
     def _start(self) -> None:
         self._seen = self._versions()
         self._batches.clear()
+        self._gradients = GradientReader(self.model, self.subspace.parameters)
         self.engine: PlannedEngine | StockEngine
         try:
             store = weight_store(self.model, self._limit)
@@ -138,6 +140,15 @@ class ReplayEvaluator(SerialEvaluator):
             self._refresh()
             packed = self._new(batch)
             return np.concatenate([self._chunk(x[None], packed, batch) for x in X])
+
+    def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        if not self.subspace.parameters:  # a prompt is moved, no tensor
+            return super().differentiable_log_probs(x, batch)
+        with self.model.lock, torch.enable_grad(), padding_learns(self.model.model):
+            self._refresh()
+            if not self._gradients.knows(batch):
+                self._gradients.learn(batch, self._new(batch).rows)
+            return self._gradients.log_probs(batch, self._changed_parameters(x[None, :]))
 
     def gemms(self, batch: TokenBatch) -> list[tuple[int, int, int, int]]:
         """The frozen matrix products of one evaluation of one candidate: (count, rows, inputs, outputs)."""

@@ -57,7 +57,7 @@ class SerialEvaluator:
 
     def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         """The same for one candidate x (d,), as a tensor (E,) that gradients flow through to x."""
-        with self.model.lock, torch.enable_grad(), _padding_learns(self.model.model):
+        with self.model.lock, torch.enable_grad(), padding_learns(self.model.model):
             changed = self._changed_parameters(x[None, :])
             return self._read(batch, changed)
 
@@ -135,7 +135,7 @@ class SerialEvaluator:
 
 
 @contextmanager
-def _padding_learns(model: nn.Module) -> Iterator[None]:
+def padding_learns(model: nn.Module) -> Iterator[None]:
     """Gradients reach the padding token's embedding too, which torch leaves out: Marian's targets start with it."""
     # Not subclasses: some count positions from their padding index.
     embeddings = {m: m.padding_idx for m in model.modules() if type(m) is nn.Embedding}

@@ -6,7 +6,7 @@ is the model's own code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -37,14 +37,22 @@ class StockEngine:
         # Newer causal models compute the logits of chosen positions only.
         self._keeps_logits = model.takes("logits_to_keep")
 
-    def read(self, row: Row, kept: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Log-probabilities (e,) float64 of a row's entries; `kept` is the row's memory from call to call."""
+    def read(
+        self, row: Row, kept: dict[str, torch.Tensor], changed: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Log-probabilities (e,) float64 of a row's entries.
+
+        Args:
+            row: the packed sequences.
+            kept: the row's memory from call to call.
+            changed: tensors that stand in for the model's own, by name, for gradients to flow through.
+        """
         with attention_packed(self.model):
-            logits = self._run(row, kept)  # (p, V)
+            logits = self._run(row, kept, changed)  # (p, V)
         read = logits[row.place_of_entry, row.token].double()  # (e,)
         return read - log_normaliser(logits)[row.place_of_entry]
 
-    def _run(self, row: Row, kept: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _run(self, row: Row, kept: dict[str, torch.Tensor], changed: Mapping[str, torch.Tensor] | None) -> torch.Tensor:
         """Logits (p, V) of a row at its kept places."""
         with ExitStack() as hooks:
             if "hidden" in kept:
@@ -56,7 +64,11 @@ class StockEngine:
                 options["logits_to_keep"] = row.keep
             else:
                 hooks.enter_context(_head_reads(self.model, row.keep))
-            output = self.model(input_ids=row.ids, position_ids=row.positions, packed=row.everywhere, **options)
+            options |= {"input_ids": row.ids, "position_ids": row.positions, "packed": row.everywhere}
+            if changed is None:
+                output = self.model(**options)
+            else:
+                output = torch.func.functional_call(self.model, dict(changed), (), options)
         return output.logits[0]
 
 

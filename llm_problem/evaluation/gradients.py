@@ -1,0 +1,44 @@
+"""Gradients on packed rows: what x cannot change is computed once here too.
+
+Backpropagation runs through whole stock layers from the first moved one on, for the reference that uses gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+import torch
+
+from llm_problem.evaluation.packing import Row
+from llm_problem.evaluation.stock import StockEngine
+from llm_problem.models.loading import LoadedModel
+from llm_problem.tasks.batch import TokenBatch
+
+
+class GradientReader:
+    """Log-probabilities that gradients flow through. Hold the model's lock.
+
+    Args:
+        model: the model.
+        parameters: names of the tensors that x moves, at least one.
+    """
+
+    def __init__(self, model: LoadedModel, parameters: tuple[str, ...]) -> None:
+        self._engine = StockEngine(model, parameters)
+        # Of each batch: its rows, and what each keeps.
+        self._kept: WeakKeyDictionary[TokenBatch, list[tuple[Row, dict[str, torch.Tensor]]]] = WeakKeyDictionary()
+
+    def knows(self, batch: TokenBatch) -> bool:
+        return batch in self._kept
+
+    def learn(self, batch: TokenBatch, rows: list[Row]) -> None:
+        """Take the rows of a batch; they must not have been made in inference mode, which gradients cannot enter."""
+        self._kept[batch] = [(row, {}) for row in rows]
+
+    def log_probs(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(E,) float64 of the batch's entries with `changed` tensors in place of the model's own."""
+        parts = [(row, self._engine.read(row, kept, changed)) for row, kept in self._kept[batch]]
+        order = torch.cat([torch.as_tensor(row.entry) for row, _ in parts])
+        values = torch.cat([found for _, found in parts])
+        return values[torch.argsort(order).to(values.device)]
