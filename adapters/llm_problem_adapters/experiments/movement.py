@@ -1,6 +1,6 @@
 """`python -m llm_problem_adapters.experiments.movement`: no runaway and no standstill at defaults.
 
-Optimizers of Nevergrad, pymoo, pycma and ours, all at their defaults, on named problems: does the recommended point stay
+Optimizers of Nevergrad, pymoo, pycma and ours at their defaults, on named problems: does the recommended point stay
 inside the bounds, and does its loss fall below that of the pretrained model by more than its noise? The loss is
 deterministic, so its noise is rounding: a fall counts from FALL nats on.
 """
