@@ -13,6 +13,9 @@ SUBSPACES = {
     "last layer, also the MLP": lp.subspaces.LoRAXS(2, layers=1, modules=("v_proj", "o_proj", "up_proj", "down_proj")),
     "all layers": lp.subspaces.LoRAXS(2),
     "random": lp.subspaces.RandomSubspace(5, layers=2),
+    "factors": lp.subspaces.LoRA(3, layers=2, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
+    "diagonal cores": lp.subspaces.SingularValues(layers=1),
+    "one vector for all": lp.subspaces.TinyLoRA(6, rank=2, layers=2),
 }
 COUNTS = (1, 2, 7, 16, 33)
 

@@ -34,6 +34,12 @@ SUBSPACES = {
     "all layers": lp.subspaces.LoRAXS(2),
     "first layer": lp.subspaces.RandomSubspace(5, layers=[0]),
     "outside the layers": lp.subspaces.FullVector(),
+    "a factor, last layer": lp.subspaces.LoRA(2, layers=1),
+    "factors, last two": lp.subspaces.LoRA(3, layers=2, modules=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")),
+    "factors by row": lp.subspaces.VeRA(4, layers=2, searched="b"),
+    "diagonal cores, last layer": lp.subspaces.VeRA(3, layers=1),
+    "diagonal cores of full rank": lp.subspaces.SingularValues(layers=2, modules=("q_proj", "v_proj", "up_proj")),
+    "one vector for all": lp.subspaces.TinyLoRA(6, rank=2, layers=2, modules=("v_proj", "o_proj", "up_proj")),
 }
 
 
