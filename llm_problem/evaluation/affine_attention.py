@@ -55,6 +55,9 @@ def affine_attention(layer: Layer, started: Sequence[Started], places: Places) -
     ranks = sum(_rank(move) for move in query.moves)
     if 2 * ranks > layer.size or places.groups.scores * layer.heads * (ranks + 1) > LIMIT:
         return None
+    keys = sum(bucket.count * bucket.lk for bucket in places.groups.buckets)
+    if keys * layer.shared * (layer.size + sum(_rank(move) for move in values.moves)) > LIMIT:
+        return None
     return _Affine(layer, started, places, query, values)
 
 

@@ -12,9 +12,10 @@ def basis_generator(seed: int, stream: int) -> np.random.Generator:
 
 
 def require_memory(needed: int, what: str, instead: str) -> None:
-    """Refuse a basis of `needed` bytes before it is drawn.
+    """Refuse a basis that does not fit before it is drawn.
 
     Args:
+        needed: bytes.
         what: names the basis in the message.
         instead: what to choose in its place.
 

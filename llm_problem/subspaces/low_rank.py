@@ -1,4 +1,4 @@
-"""What the low-rank subspaces share: choosing weights that have the rank, their singular vectors, how large a step is."""
+"""What the low-rank subspaces share: weights that have the rank, their singular vectors, how large a step is."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Layers, Target, find_targets
 
 
-def targets_of_rank(
-    model: LoadedModel, modules: str | Sequence[str], layers: Layers, rank: int | None
-) -> list[Target]:
+def targets_of_rank(model: LoadedModel, modules: str | Sequence[str], layers: Layers, rank: int | None) -> list[Target]:
     """The chosen weights, each of at least the rank; `modules` and `layers` as `find_targets` takes them.
 
     Raises:
