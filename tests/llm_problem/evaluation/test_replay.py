@@ -239,9 +239,10 @@ def test_weights_changed_from_outside_are_not_answered_from_memory(small_model, 
     np.testing.assert_allclose(replaying.log_probs(X, batch), expected, rtol=0, atol=SINGLE)
 
 
-def test_gradients_are_the_serial_evaluators(small_model, label_task):
+@pytest.mark.parametrize("moved", ["last two", "factors, last two", "diagonal cores of full rank"])
+def test_gradients_are_the_serial_evaluators(moved, small_model, label_task):
     loaded = small_model("llama")
-    problems = [lp.Problem(loaded, label_task, SUBSPACES["last two"], evaluator=e) for e in ("replay", "serial")]
+    problems = [lp.Problem(loaded, label_task, SUBSPACES[moved], evaluator=e) for e in ("replay", "serial")]
     x = np.random.default_rng(0).standard_normal(problems[0].dimension)
     (loss, gradient), (expected, reference) = (problem.value_and_grad(x) for problem in problems)
     assert loss == expected
@@ -278,10 +279,11 @@ def test_models_that_packing_gets_wrong_are_refused(family, changes, reason, sma
         lp.Problem(loaded, label_task, subspace, evaluator="replay")
 
 
+@pytest.mark.parametrize("moved", ["last two", "factors, last two", "diagonal cores, last layer"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_precisions_of_a_pair_are_replayed(dtype, small_pair, points):
+def test_other_precisions_of_a_pair_are_replayed(dtype, moved, small_pair, points):
     loaded = load_model(small_pair("llama", dtype=dtype))
-    replaying, serial = both(loaded, SUBSPACES["last two"])
+    replaying, serial = both(loaded, SUBSPACES[moved])
     X, batch = points(2, serial.subspace.dimension), mixed_batch()
     found, expected = replaying.log_probs(X, batch), serial.log_probs(X, batch)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 if dtype == torch.float64 else 0.1)
@@ -295,7 +297,8 @@ def test_replay_equals_serial_on_the_bundled_models(name, request, text_task, po
     np.testing.assert_allclose(problems[0].evaluate(X), problems[1].evaluate(X), rtol=0, atol=CLOSE)
 
 
-def test_replay_equals_serial_on_smollm2(smollm2, points):
+@pytest.mark.parametrize("moved", ["last two", "factors, last two", "diagonal cores of full rank"])
+def test_replay_equals_serial_on_smollm2(moved, smollm2, points):
     task = lp.tasks.Classification.from_records(
         [{"text": "an odd little film", "label": "1"}, {"text": "two hours of nothing at all", "label": "0"}],
         text="text",
@@ -306,7 +309,7 @@ def test_replay_equals_serial_on_smollm2(smollm2, points):
         dev=[{"text": "a", "label": "1"}, {"text": "b", "label": "0"}],
         test=[{"text": "a", "label": "1"}, {"text": "b", "label": "0"}],
     )
-    problems = [lp.Problem(smollm2, task, SUBSPACES["last two"], evaluator=e) for e in ("replay", "serial")]
+    problems = [lp.Problem(smollm2, task, SUBSPACES[moved], evaluator=e) for e in ("replay", "serial")]
     X = points(3, problems[0].dimension)
     # Single precision itself is worth about 1e-5 nats in this model's log-probabilities.
     np.testing.assert_allclose(problems[0].evaluate(X), problems[1].evaluate(X), rtol=0, atol=2e-5)
