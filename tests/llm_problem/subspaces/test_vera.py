@@ -68,10 +68,8 @@ def test_projections_fused_in_one_tensor_take_its_rows_of_b(family, searched, sm
     parts = np.split(X, np.cumsum(bound.sizes)[:-1], axis=1)
     for delta, own, part in zip(bound.deltas(torch.from_numpy(X)), rows, parts, strict=True):
         for i, vector in enumerate(part):
-            if searched == "d":
-                expected = 0.5 * B[own] @ np.diag(vector) @ A
-            else:
-                expected = np.diag(vector) @ B[own] @ (0.5 * A)
+            b, d = (np.full(hidden, 0.5), vector) if searched == "d" else (vector, np.full(4, 0.5))
+            expected = np.diag(b) @ B[own] @ np.diag(d) @ A
             left, right = delta.factors(i)
             np.testing.assert_allclose((left @ right).numpy(), expected, atol=1e-12)
 
