@@ -21,7 +21,7 @@ from llm_problem.benchmarks.document_loop import log_probs, padded
 from llm_problem.export.peft_adapter import lora_factors
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.problem import Problem
-from llm_problem.subspaces.deltas import LowRankDelta
+from llm_problem.subspaces.deltas import FactorDelta, LowRankDelta
 from llm_problem.tasks.batch import TokenBatch
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -90,11 +90,11 @@ class ExpertLoop:
     def set(self, x: np.ndarray) -> None:
         """Overwrite the B of each LoRA with x's."""
         for delta, (weight, rows, columns) in zip(self._deltas(x), self.places, strict=True):
-            weight[rows, columns] = delta.left @ delta.core[0]
+            weight[rows, columns] = delta.factors(0)[0]
 
-    def _deltas(self, x: np.ndarray) -> list[LowRankDelta]:
+    def _deltas(self, x: np.ndarray) -> list[LowRankDelta | FactorDelta]:
         deltas = self.problem.subspace.deltas(torch.from_numpy(x[None, :]))
-        if not all(isinstance(delta, LowRankDelta) for delta in deltas):
+        if not all(isinstance(delta, LowRankDelta | FactorDelta) for delta in deltas):
             raise NotForExpertsError("the expert's loop sets low-rank adapters, such as LoRAXS")
         return deltas  # type: ignore[return-value]
 
@@ -104,7 +104,10 @@ class ExpertLoop:
         base = self.problem.model
         deltas = self._deltas(self.problem.x0)
         factors = lora_factors(deltas)
-        (rank,) = {a.shape[0] for _, a, _ in factors.values()}
+        ranks = {a.shape[0] for _, a, _ in factors.values()}
+        if len(ranks) > 1:
+            raise NotForExpertsError(f"the expert's loop sets adapters of one rank, got {sorted(ranks)}")
+        (rank,) = ranks
         config = peft.LoraConfig(
             r=rank,
             lora_alpha=rank,  # PEFT's factor alpha / r is one

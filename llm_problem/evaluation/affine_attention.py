@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llm_problem.evaluation.attention import Bucket
-from llm_problem.evaluation.projection import Move, Projection, Started
+from llm_problem.evaluation.projection import Move, Projection, Started, through_core
 from llm_problem.evaluation.rotary import turn
 from llm_problem.subspaces.deltas import Delta
 
@@ -55,6 +55,9 @@ def affine_attention(layer: Layer, started: Sequence[Started], places: Places) -
     ranks = sum(_rank(move) for move in query.moves)
     if 2 * ranks > layer.size or places.groups.scores * layer.heads * (ranks + 1) > LIMIT:
         return None
+    keys = sum(bucket.count * bucket.lk for bucket in places.groups.buckets)
+    if keys * layer.shared * (layer.size + sum(_rank(move) for move in values.moves)) > LIMIT:
+        return None
     return _Affine(layer, started, places, query, values)
 
 
@@ -72,7 +75,7 @@ class Side:
 
 
 def _sides(layer: Layer, started: Sequence[Started]) -> tuple[Side, Side] | None:
-    """The queries and the values; None where something else moves, or moves another way than by a low rank."""
+    """The queries and the values; None where something else moves, or moves another way than by a low-rank core."""
     placed = [(p, s, c) for p, s in zip(layer.inputs, started, strict=True) for c in p.columns]
     sides = [
         Side(p, s, c, [m for m in p.moves if c.start <= m.columns.start and m.columns.stop <= c.stop])
@@ -80,7 +83,7 @@ def _sides(layer: Layer, started: Sequence[Started]) -> tuple[Side, Side] | None
     ]
     query, keys, values = sides
     moves = [move for projection in layer.inputs for move in projection.moves]
-    if keys.moves or len(query.moves) + len(values.moves) < len(moves) or any(move.low is None for move in moves):
+    if keys.moves or len(query.moves) + len(values.moves) < len(moves) or any(move.left is None for move in moves):
         return None
     return query, values
 
@@ -125,7 +128,7 @@ class _Affine:
             rank = left.shape[1]
             u = out[..., start : start + rank]  # Σ_t a_t u_t
             start += rank
-            z = torch.matmul(u.flatten(1, 2), delta.core.to(self.values.projection.dtype).transpose(1, 2))  # type: ignore[union-attr]
+            z = through_core(u.flatten(1, 2), delta.core.to(self.values.projection.dtype))  # type: ignore[union-attr]
             z = z.view(width, u.shape[1], layer.shared, -1, rank)  # (width, p, shared, share, r)
             added = torch.einsum("npkgr,krs->npkgs", z, left)
             result = result + added.reshape(result.shape)

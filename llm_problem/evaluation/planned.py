@@ -19,7 +19,7 @@ from llm_problem.models.loading import LoadedModel
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import Delta, LowRankDelta, WeightDelta
+from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta, WeightDelta
 
 
 class NotPlannedError(ValueError):
@@ -167,7 +167,7 @@ def _by_layer(subspace: BoundSubspace, path: str, device: torch.device) -> dict[
     found: dict[int, list[tuple[int, Delta]]] = {}
     deltas = subspace.deltas(torch.zeros((1, subspace.dimension), dtype=torch.float64, device=device))
     for number, delta in enumerate(deltas):
-        if not isinstance(delta, LowRankDelta | WeightDelta):
+        if not isinstance(delta, LowRankDelta | FactorDelta | WeightDelta):
             raise NotPlannedError("x moves whole tensors")
         if (layer := layer_number(path, delta.parameter)) is None:
             raise NotPlannedError(f"x moves {delta.parameter}, which is in no layer")

@@ -1,7 +1,7 @@
 """Projections of one layer that read the same input: one frozen product, and what x adds to it.
 
 A low-rank change is applied to activations, W x + L (C (R x)), and its weight is never built; where the input does not
-depend on x, W x and R x are computed once.
+depend on x, W x and R x are computed once. The part that x moves is the core C, or the factor L itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from llm_problem.evaluation.gemm import FrozenLinear, WeightStore, fastest_library, working_dtype
 from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Target
-from llm_problem.subspaces.deltas import Delta, LowRankDelta, WeightDelta
+from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta, WeightDelta
 
 Numbered = tuple[int, Delta]
 """A delta and its number in what the subspace returns."""
@@ -38,7 +38,7 @@ class Move:
     columns: slice
     order: torch.Tensor  # (columns,) rows of the delta, in the order of the columns
     low: slice | None = None  # of R x, where the delta has low rank
-    left: torch.Tensor | None = None  # (r, columns), L transposed
+    left: torch.Tensor | None = None  # (r, columns), L transposed, where x does not move it
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +83,22 @@ class Projection:
         rights: list[torch.Tensor] = []
         start = 0
         for number, delta in deltas:
-            if isinstance(delta, LowRankDelta | WeightDelta) and (place := _place(delta.target, parts)) is not None:
-                columns, order = place
-                index = torch.from_numpy(order)
-                if isinstance(delta, LowRankDelta):
-                    rank = delta.right.shape[0]
-                    left = delta.left[index.to(delta.left.device)].T.to(self.dtype).contiguous()
-                    self.moves.append(Move(number, columns, index, slice(start, start + rank), left))
-                    rights.append(delta.right.to(self.dtype))
-                    start += rank
-                else:
-                    self.moves.append(Move(number, columns, index))
+            if not isinstance(delta, LowRankDelta | FactorDelta | WeightDelta):
+                continue
+            if (place := _place(delta.target, parts)) is None:
+                continue
+            columns, order = place
+            index = torch.from_numpy(order)
+            if isinstance(delta, WeightDelta):
+                self.moves.append(Move(number, columns, index))
+                continue
+            left = None
+            if isinstance(delta, LowRankDelta):
+                left = delta.left[index.to(delta.left.device)].T.to(self.dtype).contiguous()
+            rank = delta.right.shape[0]
+            self.moves.append(Move(number, columns, index, slice(start, start + rank), left))
+            rights.append(delta.right.to(self.dtype))
+            start += rank
         self.right: FrozenLinear | None = None  # R of all low-rank moves, (Σr, K)
         if rights:
             right = torch.cat(rights)
@@ -128,8 +133,7 @@ class Projection:
         """C (R x), (width, M, r), of a low-rank move."""
         delta = changes[move.number]
         assert isinstance(delta, LowRankDelta) and started.low is not None
-        core = delta.core.to(self.dtype).transpose(1, 2)  # (width, r, r)
-        return torch.matmul(started.low[..., move.low], core)
+        return through_core(started.low[..., move.low], delta.core.to(self.dtype))
 
     def _add(self, y: torch.Tensor, started: Started, move: Move, delta: Delta) -> None:
         if isinstance(delta, LowRankDelta):
@@ -137,10 +141,22 @@ class Projection:
             z = self.low(started, move, {move.number: delta})  # type: ignore[arg-type]
             y.view(-1, y.shape[-1])[:, move.columns].addmm_(z.reshape(-1, z.shape[-1]), move.left)
             return
+        order = move.order.to(y.device)
+        if isinstance(delta, FactorDelta):
+            assert started.low is not None
+            left = delta.left.index_select(1, order).to(self.dtype).transpose(1, 2)  # (width, r, columns)
+            # A product for each candidate, of the same shape for any number of them.
+            y[..., move.columns].baddbmm_(started.low[..., move.low].expand(len(y), -1, -1), left)
+            return
         assert isinstance(delta, WeightDelta)
         for i in range(len(y)):
-            change = delta.value[i].index_select(0, move.order.to(delta.value.device)).to(self.dtype)  # (columns, K)
+            change = delta.value[i].index_select(0, order).to(self.dtype)  # (columns, K)
             y[i][:, move.columns].addmm_(started.x[i if len(started.x) > 1 else 0], change.T)
+
+
+def through_core(low: torch.Tensor, core: torch.Tensor) -> torch.Tensor:
+    """C u of each row u, (width, M, r), for rows `low` (1 or width, M, r) and cores (width, r, r) or (width, r)."""
+    return low * core[:, None] if core.ndim == 2 else torch.matmul(low, core.transpose(1, 2))
 
 
 def _frozen(

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.quantised import plain
-from llm_problem.models.targets import Target, find_targets
+from llm_problem.models.targets import Target
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
 from llm_problem.subspaces.deltas import Delta, LowRankDelta
+from llm_problem.subspaces.low_rank import parameters_of, singular_factors, step, stored_and_read, targets_of_rank
 from llm_problem.subspaces.scale import relative_step
 
 
@@ -47,14 +47,7 @@ class LoRAXS(Subspace):
         self._set(layers=layers_value(self.layers), modules=modules_tuple(self.modules))
 
     def bind(self, model: LoadedModel, seed: int) -> BoundLoRAXS:
-        targets = find_targets(model.model, self.modules, self.layers)
-        for target in targets:
-            if self.rank > min(target.shape):
-                raise ValueError(
-                    f"rank {self.rank} is above the rank of {target.name}, whose shape is {target.shape}: "
-                    f"at most {min(target.shape)}"
-                )
-        return BoundLoRAXS(self, model, targets)
+        return BoundLoRAXS(self, model, targets_of_rank(model, self.modules, self.layers, self.rank))
 
 
 class BoundLoRAXS(BoundSubspace):
@@ -63,20 +56,16 @@ class BoundLoRAXS(BoundSubspace):
     def __init__(self, config: LoRAXS, model: LoadedModel, targets: list[Target]) -> None:
         self.rank, self.targets = config.rank, targets
         self.dimension = config.rank**2 * len(targets)
-        self.parameters = tuple(dict.fromkeys(target.parameter for target in targets))
-        state = dict(model.model.named_parameters())
+        self.parameters = parameters_of(targets)
         self.left: list[torch.Tensor] = []  # U_r Σ_r, (out, r), scaled
         self.right: list[torch.Tensor] = []  # V_rᵀ, (r, in)
-        for target in targets:
-            stored = plain(state[target.parameter])
-            weight = target.read(stored).detach().cpu().double()
-            left, right = truncated_svd(weight.numpy(), self.rank)
+        share = relative_step(len(targets), model.layers)
+        for target, stored, weight in stored_and_read(model, targets):
+            left, right = singular_factors(target, weight, self.rank)
             # ‖U Σ R Vᵀ‖² = Σ_k σ_k² ‖R_k‖², so at R ~ N(0, I) its root mean square is √r · ‖Σ_r‖.
             typical = np.sqrt(self.rank) * float(np.linalg.norm(left))
-            if not (np.isfinite(typical) and typical > 0):
-                raise ValueError(f"{target.name} is zero or not finite: it has no singular vectors to search between")
-            factor = config.scale or relative_step(len(targets), model.layers) * float(weight.norm()) / typical
-            self.left.append(torch.as_tensor(left * factor).to(stored))
+            left *= step(config.scale, share, target, weight, typical)
+            self.left.append(torch.as_tensor(left).to(stored))
             self.right.append(torch.as_tensor(right).to(stored))
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
@@ -91,10 +80,3 @@ class BoundLoRAXS(BoundSubspace):
         for left, right in zip(self.left, self.right, strict=True):
             yield left
             yield right
-
-
-def truncated_svd(weight: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """(U_r Σ_r (out, r), V_rᵀ (r, in)) of `weight` (out, in), signs fixed so that each row of V_rᵀ sums to ≥ 0."""
-    u, s, vt = np.linalg.svd(weight, full_matrices=False)
-    sign = np.where(vt[:rank].sum(axis=1) < 0, -1.0, 1.0)  # (r,)
-    return u[:, :rank] * (s[:rank] * sign), vt[:rank] * sign[:, None]

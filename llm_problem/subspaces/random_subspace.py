@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import psutil
 import torch
 
 from llm_problem.models.loading import LoadedModel
@@ -19,6 +18,7 @@ from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Target, find_targets
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
 from llm_problem.subspaces.deltas import Delta, WeightDelta
+from llm_problem.subspaces.draws import basis_generator, require_memory
 from llm_problem.subspaces.scale import relative_step
 
 
@@ -49,7 +49,11 @@ class RandomSubspace(Subspace):
         size = sum(int(np.prod(target.shape)) for target in targets)
         if self.dimension > size:
             raise ValueError(f"dimension {self.dimension} is above the number of chosen weights, {size}")
-        _require_memory(size * self.dimension * 4, self.dimension, size)
+        require_memory(
+            size * self.dimension * 4,
+            f"a dense projection of {size} weights to dimension {self.dimension}",
+            "fewer modules or layers, or a smaller dimension",
+        )
         return BoundRandomSubspace(self, model, targets, seed)
 
 
@@ -64,7 +68,7 @@ class BoundRandomSubspace(BoundSubspace):
         length = sum(float(w.double().square().sum()) for w in weights) ** 0.5  # ‖θ‖ of all that is moved
         # Columns of length c give E‖P x‖² = d c² at x ~ N(0, I), and the weights move together, not each on its own.
         column = config.scale or relative_step(len(targets), model.layers) * length / config.dimension**0.5
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, _STREAM])))
+        rng = basis_generator(seed, _STREAM)
         sizes = [int(np.prod(target.shape)) for target in targets]
         self.projections = [torch.empty((self.dimension, *target.shape), dtype=torch.float32) for target in targets]
         for k in range(self.dimension):
@@ -85,12 +89,3 @@ class BoundRandomSubspace(BoundSubspace):
 
 
 _STREAM = 0x5B5  # keeps this basis apart from other draws with the same seed
-
-
-def _require_memory(needed: int, dimension: int, size: int) -> None:
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise ValueError(
-            f"a dense projection of {size} weights to dimension {dimension} needs {needed / 2**30:.1f} GiB, "
-            f"{free / 2**30:.1f} GiB are free: choose fewer modules or layers, or a smaller dimension"
-        )

@@ -27,6 +27,8 @@ SUBSPACES = {
     "one of the cross projections": lp.subspaces.LoRAXS(2, layers=[1], modules="cross_k_proj"),
     "first layer": lp.subspaces.RandomSubspace(5, layers=[0]),
     "encoder": lp.subspaces.LoRAXS(2, layers=1, modules=("encoder.q_proj", "encoder.down_proj")),
+    "factors": lp.subspaces.LoRA(2, layers=1, modules=("q_proj", "cross_v_proj", "down_proj")),
+    "diagonal cores": lp.subspaces.SingularValues(3, layers=2, modules=("encoder.v_proj", "v_proj")),
     "all": lp.subspaces.FullVector(),
 }
 

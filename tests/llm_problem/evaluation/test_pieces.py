@@ -37,6 +37,33 @@ def test_affine_scores_are_the_scores(family, modules, layers, passes, small_mod
     np.testing.assert_allclose(found, long.log_probs(X, batch), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("subspace", "affine"),
+    [
+        (lp.subspaces.VeRA(3, layers=1), True),
+        (lp.subspaces.SingularValues(2, layers=2), True),
+        (lp.subspaces.SingularValues(layers=1, modules="v_proj"), True),
+        (lp.subspaces.SingularValues(layers=1), False),  # a full rank makes more numbers than the queries have
+        (lp.subspaces.LoRA(2, layers=1), False),
+        (lp.subspaces.VeRA(3, layers=1, searched="b"), False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("limit", [32_000_000, 3_000])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_affine_scores_of_diagonal_cores(family, limit, subspace, affine, small_model, label_task, points, monkeypatch):
+    monkeypatch.setattr(affine_attention, "LIMIT", limit)
+    loaded = small_model(family, dtype=torch.float64)
+    batch = label_task.batch(loaded, "search", 0)
+    fast = evaluator_of(loaded, subspace, batch)
+    X = points(3, fast.subspace.dimension)
+    found = fast.log_probs(X, batch)
+    assert (fast._packed(batch).kept[0].memo["affine"] is not None) == (affine and limit > 3_000)
+    slow = SerialEvaluator(loaded, fast.subspace)
+    found, expected = (batch.comparable(values) for values in (found, slow.log_probs(X, batch)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6)
+
+
 def test_common_beginnings_are_computed_once():
     builder = BatchBuilder()
     for ids in ([7, 8, 9, 1], [7, 8, 9, 2, 3], [7, 8, 9], [5, 7], [7, 8, 9, 2, 3]):
@@ -117,8 +144,13 @@ def test_the_card_says_what_memory_is_used(tiny_gpt2, text_task):
         lp.Problem(tiny_gpt2, text_task, LAST, memory_limit=-1)
 
 
-def test_products_in_bfloat16_are_near_and_said(tiny_gpt2, text_task, points):
-    exact, near = (lp.Problem(tiny_gpt2, text_task, LAST, dtype=dtype) for dtype in ("float32", "bfloat16"))
+@pytest.mark.parametrize(
+    "subspace",
+    [LAST, lp.subspaces.LoRA(2, layers=1), lp.subspaces.SingularValues(layers=2)],
+    ids=lambda subspace: subspace.kind,
+)
+def test_products_in_bfloat16_are_near_and_said(subspace, tiny_gpt2, text_task, points):
+    exact, near = (lp.Problem(tiny_gpt2, text_task, subspace, dtype=dtype) for dtype in ("float32", "bfloat16"))
     X = points(4, exact.dimension)
     difference = np.abs(exact.evaluate(X) - near.evaluate(X)).max()
     assert 0 < difference < 0.02
@@ -126,7 +158,7 @@ def test_products_in_bfloat16_are_near_and_said(tiny_gpt2, text_task, points):
     assert "bfloat16" in near.card()["evaluator"]
     assert near.fingerprint != exact.fingerprint
     with pytest.raises(ValueError, match="reference in the model's own precision"):
-        lp.Problem(tiny_gpt2, text_task, LAST, dtype="bfloat16", evaluator="serial")
+        lp.Problem(tiny_gpt2, text_task, subspace, dtype="bfloat16", evaluator="serial")
     with pytest.raises(ValueError, match="other precisions need layers run piece by piece"):
         lp.Problem(tiny_gpt2, text_task, lp.subspaces.FullVector(), dtype="bfloat16")
 

@@ -13,6 +13,9 @@ SUBSPACES = {
     "last layer, also the MLP": lp.subspaces.LoRAXS(2, layers=1, modules=("v_proj", "o_proj", "up_proj", "down_proj")),
     "all layers": lp.subspaces.LoRAXS(2),
     "random": lp.subspaces.RandomSubspace(5, layers=2),
+    "factors": lp.subspaces.LoRA(3, layers=2, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
+    "diagonal cores": lp.subspaces.SingularValues(layers=1),
+    "one vector for all": lp.subspaces.TinyLoRA(6, rank=2, layers=2),
 }
 COUNTS = (1, 2, 7, 16, 33)
 
@@ -54,7 +57,12 @@ def test_the_bundled_models(name, threads, request, text_task, points):
     require_the_same_bits(problem.evaluator, problem.batch("search"), X)
 
 
-def test_smollm2(smollm2, threads, points):
+@pytest.mark.parametrize(
+    "subspace",
+    [lp.subspaces.LoRAXS(4, layers=1), lp.subspaces.LoRA(2, layers=1), lp.subspaces.SingularValues(layers=1)],
+    ids=lambda subspace: subspace.kind,
+)
+def test_smollm2(subspace, smollm2, threads, points):
     records = [{"text": f"a film number {k} " + "indeed " * k, "label": str(k % 2)} for k in range(8)]
     task = lp.tasks.Classification.from_records(
         records,
@@ -65,7 +73,7 @@ def test_smollm2(smollm2, threads, points):
         dev=lp.tasks.Data.of(records),
         test=lp.tasks.Data.of(records),
     )
-    problem = lp.Problem(smollm2, task, lp.subspaces.LoRAXS(4, layers=1))
+    problem = lp.Problem(smollm2, task, subspace)
     require_the_same_bits(problem.evaluator, problem.batch("search"), points(33, problem.dimension))
 
 

@@ -34,6 +34,12 @@ SUBSPACES = {
     "all layers": lp.subspaces.LoRAXS(2),
     "first layer": lp.subspaces.RandomSubspace(5, layers=[0]),
     "outside the layers": lp.subspaces.FullVector(),
+    "a factor, last layer": lp.subspaces.LoRA(2, layers=1),
+    "factors, last two": lp.subspaces.LoRA(3, layers=2, modules=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")),
+    "factors by row": lp.subspaces.VeRA(4, layers=2, searched="b"),
+    "diagonal cores, last layer": lp.subspaces.VeRA(3, layers=1),
+    "diagonal cores of full rank": lp.subspaces.SingularValues(layers=2, modules=("q_proj", "v_proj", "up_proj")),
+    "one vector for all": lp.subspaces.TinyLoRA(6, rank=2, layers=2, modules=("v_proj", "o_proj", "up_proj")),
 }
 
 
@@ -277,10 +283,11 @@ def test_models_that_packing_gets_wrong_are_refused(family, changes, reason, sma
         lp.Problem(loaded, label_task, subspace, evaluator="replay")
 
 
+@pytest.mark.parametrize("moved", ["last two", "factors, last two", "diagonal cores, last layer"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_precisions_of_a_pair_are_replayed(dtype, small_pair, points):
+def test_other_precisions_of_a_pair_are_replayed(dtype, moved, small_pair, points):
     loaded = load_model(small_pair("llama", dtype=dtype))
-    replaying, serial = both(loaded, SUBSPACES["last two"])
+    replaying, serial = both(loaded, SUBSPACES[moved])
     X, batch = points(2, serial.subspace.dimension), mixed_batch()
     found, expected = replaying.log_probs(X, batch), serial.log_probs(X, batch)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 if dtype == torch.float64 else 0.1)
@@ -294,7 +301,8 @@ def test_replay_equals_serial_on_the_bundled_models(name, request, text_task, po
     np.testing.assert_allclose(problems[0].evaluate(X), problems[1].evaluate(X), rtol=0, atol=CLOSE)
 
 
-def test_replay_equals_serial_on_smollm2(smollm2, points):
+@pytest.mark.parametrize("moved", ["last two", "factors, last two", "diagonal cores of full rank"])
+def test_replay_equals_serial_on_smollm2(moved, smollm2, points):
     task = lp.tasks.Classification.from_records(
         [{"text": "an odd little film", "label": "1"}, {"text": "two hours of nothing at all", "label": "0"}],
         text="text",
@@ -305,7 +313,7 @@ def test_replay_equals_serial_on_smollm2(smollm2, points):
         dev=[{"text": "a", "label": "1"}, {"text": "b", "label": "0"}],
         test=[{"text": "a", "label": "1"}, {"text": "b", "label": "0"}],
     )
-    problems = [lp.Problem(smollm2, task, SUBSPACES["last two"], evaluator=e) for e in ("replay", "serial")]
+    problems = [lp.Problem(smollm2, task, SUBSPACES[moved], evaluator=e) for e in ("replay", "serial")]
     X = points(3, problems[0].dimension)
     # Single precision itself is worth about 1e-5 nats in this model's log-probabilities.
     np.testing.assert_allclose(problems[0].evaluate(X), problems[1].evaluate(X), rtol=0, atol=2e-5)

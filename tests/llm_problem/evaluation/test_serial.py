@@ -93,6 +93,55 @@ def add_lora_xs(model, x):
         weight += torch.from_numpy(left).float() @ torch.from_numpy(core).float() @ torch.from_numpy(right).float()
 
 
+def add_lora(model, x):
+    """ΔW = 0.2 B A with A ~ N(0, 1/in) drawn weight by weight and B searched."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x10FA])))
+    for weight in query_and_value(model, layers=2):
+        outputs, inputs = weight.shape
+        a = 0.2 * rng.standard_normal((2, inputs)) / np.sqrt(inputs)
+        b, x = x[: 2 * outputs].reshape(outputs, 2), x[2 * outputs :]
+        weight += torch.from_numpy(b).float() @ torch.from_numpy(a).float()
+
+
+def add_tiny_lora(model, x):
+    """ΔW = U_r Σ_r (Σ_i x_i P_i) V_rᵀ with P ~ N(0, 1/r) of each weight's own."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x717A])))
+    P = rng.standard_normal((len(x), 4, 2, 2)) / np.sqrt(2)
+    for k, weight in enumerate(query_and_value(model, layers=2)):
+        u, s, vt = np.linalg.svd(weight.detach().double().numpy(), full_matrices=False)
+        flip = np.sign(vt.sum(axis=1))
+        core = torch.einsum("i,irs->rs", torch.from_numpy(x).float(), torch.from_numpy(P[:, k]).float())
+        left, right = (
+            torch.from_numpy((u * s * flip)[:, :2]).float(),
+            torch.from_numpy((vt * flip[:, None])[:2]).float(),
+        )
+        weight += left @ core @ right
+
+
+def add_vera(model, x):
+    """ΔW = B diag(0.5 x) A with Kaiming-uniform A and B, as large as the largest stored weight, shared by all."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x7E3A])))
+    weights = list(query_and_value(model, layers=2))
+    width = weights[0].shape[1]
+    fused = model.config.model_type == "gpt2"  # query and value are rows of one stored weight
+    largest = 3 * width if fused else max(len(weight) for weight in weights)
+    a = rng.uniform(-1, 1, (6, width)) * np.sqrt(6 / width)
+    b = rng.uniform(-1, 1, (largest, 6)) * np.sqrt(6 / 6)
+    for k, (weight, d) in enumerate(zip(weights, x.reshape(4, 6), strict=True)):
+        rows = b[k % 2 * 2 * width :][: len(weight)] if fused else b[: len(weight)]
+        left = torch.from_numpy(rows).float() * torch.from_numpy(0.5 * d).float()
+        weight += left @ torch.from_numpy(a).float()
+
+
+def add_singular_values(model, x):
+    """W = U diag(σ (1 + 0.3 x)) Vᵀ."""
+    for weight in query_and_value(model, layers=2):
+        u, s, vt = np.linalg.svd(weight.detach().double().numpy(), full_matrices=False)
+        own, x = x[: len(s)], x[len(s) :]
+        left = torch.from_numpy(0.3 * u * s).float() * torch.from_numpy(own).float()
+        weight += left @ torch.from_numpy(vt).float()
+
+
 def add_random(model, x):
     """Δθ = Σ_k x_k p_k with Gaussian directions p_k of length 2 over all the chosen weights together."""
     weights = list(query_and_value(model, layers=1))
@@ -112,8 +161,12 @@ def add_full(model, x):
 
 
 SUBSPACES = {
+    "lora": (lp.subspaces.LoRA(2, layers=2, scale=0.2), add_lora),
     "lora-xs": (lp.subspaces.LoRAXS(3, layers=2, scale=1.0), add_lora_xs),
     "random": (lp.subspaces.RandomSubspace(6, layers=1, scale=2.0), add_random),
+    "singular-values": (lp.subspaces.SingularValues(layers=2, scale=0.3), add_singular_values),
+    "tiny-lora": (lp.subspaces.TinyLoRA(7, rank=2, layers=2, scale=1.0), add_tiny_lora),
+    "vera": (lp.subspaces.VeRA(6, layers=2, scale=0.5), add_vera),
     "full": (lp.subspaces.FullVector(scale=0.003), add_full),
 }
 

@@ -1,5 +1,6 @@
 """What every registered subspace keeps: linear in x, zero at zero, repeatable, and honest about what it moves."""
 
+import dataclasses
 import inspect
 import re
 
@@ -10,14 +11,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from llm_problem.subspaces import SUBSPACES, FullVector, LoRAXS, RandomSubspace, Subspace
+from llm_problem.subspaces import (
+    SUBSPACES,
+    FullVector,
+    LoRA,
+    LoRAXS,
+    RandomSubspace,
+    SingularValues,
+    Subspace,
+    TinyLoRA,
+    VeRA,
+)
+from llm_problem.subspaces.scale import LOW_RANK_STEP
 
 EXAMPLES = {
     "full": FullVector(),
+    "lora": LoRA(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "lora-xs": LoRAXS(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "random": RandomSubspace(7, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "singular-values": SingularValues(layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "tiny-lora": TinyLoRA(9, rank=2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "vera": VeRA(4, layers=2, modules=("q_proj", "v_proj", "down_proj")),
 }
-RANDOM = {"random"}
+RANDOM = {"lora", "random", "tiny-lora", "vera"}
+RANKED = [kind for kind, cls in SUBSPACES.items() if "rank" in inspect.signature(cls).parameters]
+TYPICAL = [
+    LoRA(3),
+    LoRAXS(1),
+    LoRAXS(4),
+    SingularValues(),
+    SingularValues(5),
+    TinyLoRA(20, rank=4),
+    VeRA(6),
+    VeRA(6, searched="b"),
+]  # subspaces whose step is a share of each weight
 CHOOSING = [kind for kind, cls in SUBSPACES.items() if "modules" in inspect.signature(cls).parameters]
 FAMILIES = ["llama", "gpt2", "gpt_neox", "bert"]  # plain, fused and transposed, fused and interleaved, encoder
 
@@ -229,10 +256,63 @@ def test_layers_count_from_the_end_or_by_number(kind, model):
         (LoRAXS(3, modules="q_proj"), 9 * 3),
         (LoRAXS(8, layers=1, modules=("*_proj",)), 64 * 7),
         (RandomSubspace(11, layers=1), 11),
+        (LoRA(3, layers=2), 3 * (32 + 16) * 2),
+        (TinyLoRA(11, rank=2, layers=2), 11),
+        (TinyLoRA(4, rank=2, layers=1, modules="q_proj"), 4),
+        (VeRA(5, layers=2), 5 * 4),
+        (VeRA(5, layers=2, searched="b"), (32 + 16) * 2),
+        (SingularValues(3, layers=2), 3 * 4),
+        (SingularValues(layers=2, modules=("q_proj", "v_proj", "down_proj")), (32 + 16 + 32) * 2),
     ],
 )
 def test_dimension(subspace, dimension, model):
     assert subspace.bind(model("llama"), 0).dimension == dimension
+
+
+@pytest.mark.parametrize("kind", RANKED)
+def test_a_rank_above_that_of_a_weight_is_refused(kind, model):
+    v_proj = {"layers": 1, "modules": "v_proj"}  # (16, 32)
+    SUBSPACES[kind](rank=16, **v_proj).bind(model("llama"), 0)
+    with pytest.raises(
+        ValueError, match=r"rank 17 is above the rank of .*v_proj, whose shape is \(16, 32\): at most 16"
+    ):
+        SUBSPACES[kind](rank=17, **v_proj).bind(model("llama"), 0)
+
+
+@pytest.mark.parametrize("kind", RANKED)
+@pytest.mark.parametrize("rank", [0, -1, 1.5, "4", True])
+def test_rank_must_be_a_positive_integer(kind, rank):
+    with pytest.raises(ValueError, match="rank must be an integer of at least 1"):
+        SUBSPACES[kind](rank=rank)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in RANKED if kind != "singular-values"])
+def test_a_rank_must_be_given(kind):
+    with pytest.raises(ValueError, match="rank must be an integer of at least 1, got None"):
+        SUBSPACES[kind](rank=None)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", RANKED)
+def test_a_weight_without_a_size_is_refused_and_not_searched_in_vain(kind, value, small_model):
+    loaded = small_model("llama")
+    with torch.no_grad():
+        loaded.model.model.layers[2].self_attn.v_proj.weight.fill_(value)
+    with pytest.raises(ValueError, match=r"v_proj is zero or not finite"):
+        SUBSPACES[kind](rank=4, layers=1).bind(loaded, 0)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("subspace", TYPICAL, ids=str)
+def test_default_step_is_the_set_share_of_each_weight(subspace, layers, model):
+    bound = dataclasses.replace(subspace, layers=layers).bind(model("llama"), 0)
+    named = dict(model("llama").model.named_parameters())
+    bound.shapes_of = {name: named[name].shape for name in bound.parameters}
+    drawn = moved(bound, np.random.default_rng(1).standard_normal((600, bound.dimension)))
+    share = LOW_RANK_STEP * np.sqrt(3 / len(bound.parameters))  # of three layers
+    for name in bound.parameters:
+        rms = np.sqrt(np.mean([float(change[name].square().sum()) for change in drawn]))  # (E‖ΔW‖²)^½
+        assert rms == pytest.approx(share * float(named[name].norm()), rel=0.12)
 
 
 @pytest.mark.parametrize("kind", SUBSPACES)
