@@ -1,10 +1,12 @@
-"""Subspaces: linear maps from x to changes of a model's weights."""
+"""Subspaces: linear maps from x to changes of a model's weights, or of what a prompt looks like to it."""
 
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.full import FullVector
 from llm_problem.subspaces.lora_xs import LoRAXS
+from llm_problem.subspaces.prefix import Prefix
 from llm_problem.subspaces.random_subspace import RandomSubspace
+from llm_problem.subspaces.soft_prompt import SoftPrompt
 
-SUBSPACES: dict[str, type[Subspace]] = {cls.kind: cls for cls in (FullVector, LoRAXS, RandomSubspace)}
+SUBSPACES: dict[str, type[Subspace]] = {cls.kind: cls for cls in (FullVector, LoRAXS, Prefix, RandomSubspace, SoftPrompt)}
 
-__all__ = ["SUBSPACES", "BoundSubspace", "FullVector", "LoRAXS", "RandomSubspace", "Subspace"]
+__all__ = ["SUBSPACES", "BoundSubspace", "FullVector", "LoRAXS", "Prefix", "RandomSubspace", "SoftPrompt", "Subspace"]

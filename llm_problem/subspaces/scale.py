@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 LOW_RANK_STEP = 0.4  # c, for changes of chosen weights
+PROMPT_STEP = 0.4  # ‖ΔE‖/‖E0‖, for the embeddings of a prompt
 FULL_STEP = 0.05  # root mean square change of a parameter over that of the parameters, where all of them move
 
 
