@@ -22,6 +22,7 @@ import torch
 from llm_problem.evaluation.gemm import weight_store
 from llm_problem.evaluation.packing import Row, cut, pack
 from llm_problem.evaluation.planned import Kept, NotPlannedError, PlannedEngine
+from llm_problem.evaluation.prompted import require_prompt
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.families import FAMILIES
@@ -87,6 +88,7 @@ class ReplayEvaluator(SerialEvaluator):
         self._offset = position_offset(model)
         self._all = list(model.model.parameters())
         self._batches: WeakKeyDictionary[TokenBatch, Packed] = WeakKeyDictionary()
+        require_prompt(batch, subspace.prompt)
         self._typical = self._pack(batch, next(cut(batch, TOKENS_PER_ROW)))
         with self.model.lock:
             self._start()
@@ -102,7 +104,7 @@ class ReplayEvaluator(SerialEvaluator):
         except NotPlannedError as error:
             if self._precision is not None:
                 raise NotReplayableError(f"other precisions need layers run piece by piece: {error}") from error
-            self.engine, self._why = StockEngine(self.model, self.subspace.parameters), str(error)
+            self.engine, self._why = StockEngine(self.model, self.subspace), str(error)
 
     @property
     def planned(self) -> bool:
@@ -187,12 +189,13 @@ class ReplayEvaluator(SerialEvaluator):
         return found
 
     def _new(self, batch: TokenBatch) -> Packed:
+        require_prompt(batch, self.subspace.prompt)
         rows = [self._pack(batch, chosen) for chosen in cut(batch, TOKENS_PER_ROW)]
         return Packed(rows, [None] * len(rows))
 
     def _pack(self, batch: TokenBatch, chosen: range) -> Row:
-        device = next(iter(self._all)).device
-        return pack(batch, chosen, causal=self._causal, offset=self._offset, device=device)
+        device, prompt = next(iter(self._all)).device, len(self.subspace.prompt)
+        return pack(batch, chosen, causal=self._causal, offset=self._offset, device=device, prompt=prompt)
 
     def _width(self, packed: Packed, batch: TokenBatch) -> int:
         """How many candidates run together: a power of two that follows from the sizes alone."""
@@ -241,8 +244,9 @@ class ReplayEvaluator(SerialEvaluator):
                 kept = kept if isinstance(kept, dict) else {}
                 found = torch.empty((len(X), len(row.entry)), dtype=torch.float64)
                 for i in range(len(X)):
-                    with self.changed(X[i : i + 1]):
-                        found[i] = self.engine.read(row, kept)
+                    deltas = self._deltas(torch.from_numpy(X[i : i + 1]))
+                    with self._weights_changed(deltas):
+                        found[i] = self.engine.read(row, kept, deltas)
             values[:, row.entry] = found.cpu().numpy()
             if packed.kept[number] is None:
                 self._keep(packed, number, kept)

@@ -7,6 +7,8 @@ from llm_problem.subspaces.prefix import Prefix
 from llm_problem.subspaces.random_subspace import RandomSubspace
 from llm_problem.subspaces.soft_prompt import SoftPrompt
 
-SUBSPACES: dict[str, type[Subspace]] = {cls.kind: cls for cls in (FullVector, LoRAXS, Prefix, RandomSubspace, SoftPrompt)}
+SUBSPACES: dict[str, type[Subspace]] = {
+    cls.kind: cls for cls in (FullVector, LoRAXS, Prefix, RandomSubspace, SoftPrompt)
+}
 
 __all__ = ["SUBSPACES", "BoundSubspace", "FullVector", "LoRAXS", "Prefix", "RandomSubspace", "SoftPrompt", "Subspace"]

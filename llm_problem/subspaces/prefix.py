@@ -1,9 +1,10 @@
-"""Prefix (Li & Liang 2021, arXiv:2101.00190), searched without gradients as in BBTv2 (Sun et al. 2022, arXiv:2205.11200).
+"""Prefix (Li & Liang 2021, arXiv:2101.00190): the keys and values of a prompt, moved in each layer.
 
-The model finds a prompt in its cache before it reads a text, and x moves the keys and values there: in layer l
-K_l = K0_l + rms(K0_l) (P x)_{l,K}, and V_l alike, with K0, V0 what the pretrained model keeps of a real text's tokens
-and P one frozen Gaussian projection onto all that is moved. At x = 0 the model is the pretrained one, prompted with that
-text. (BBTv2 has a projection and an own optimizer for each layer, and moves the prompt's hidden states.)
+The model finds a prompt in its cache before it reads a text, and x moves what stands there: in layer l
+K = K0 + rms(K0) (P x)_{l,K} and V = V0 + rms(V0) (P x)_{l,V}, with K0 and V0 what the pretrained model keeps of a real
+text's tokens, and P one frozen Gaussian projection onto all that is moved. At x = 0 the model is the pretrained one,
+prompted with that text. BBTv2 (Sun et al. 2022, arXiv:2205.11200) searches prompts of all layers without gradients like
+this, layer by layer in turn; it moves their hidden states, with a projection for each layer.
 """
 
 from __future__ import annotations
