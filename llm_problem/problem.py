@@ -25,7 +25,6 @@ from llm_problem.tasks.batch import TokenBatch
 if TYPE_CHECKING:
     from llm_problem.nevergrad_function import NevergradFunction
     from llm_problem.pymoo_problem import PymooProblem
-    from llm_problem.racing import Marks
 
 
 class Problem:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 import llm_problem as lp
 from llm_problem.evaluation import EncoderDecoderEvaluator, ReplayEvaluator, SerialEvaluator
@@ -30,17 +31,21 @@ VARIANTS = [
     ("opt", {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
     ("bert", {"is_decoder": True}),
 ]
-CASES = [
-    (family, changes, moved)
-    for family, changes in VARIANTS
-    for moved in SUBSPACES
-    if moved == SOFT or family not in ("bert", "roberta") or changes
-]
-SMALL = [(family, moved) for family in ("llama", "gpt2", "bert") for moved in (SOFT, PREFIX, LAST) if family != "bert"]
-SMALL.append(("bert", SOFT))
-# The reference's families: also those whose windows or biases only the serial evaluator does.
-REFERENCE = [*VARIANTS, ("mistral", {"sliding_window": 4}), ("bloom", {})]
+WINDOW = ("mistral", {"sliding_window": 4})
+# Those whose windows or biases only the serial evaluator does, too.
+REFERENCE = [*VARIANTS, WINDOW, ("bloom", {})]
+SMALL = [("llama", SOFT), ("llama", PREFIX), ("llama", LAST), ("gpt2", SOFT), ("gpt2", PREFIX), ("bert", SOFT)]
 ANY = pytest.mark.parametrize(("family", "moved"), SMALL)
+
+
+def fitting(variants, kinds):
+    """(family, changes, what is moved): a prefix is for causal models."""
+    return [
+        pytest.param(family, changes, moved, id=f"{family}{k}-{moved}")
+        for k, (family, changes) in enumerate(variants)
+        for moved in kinds
+        if moved == SOFT or family not in ("bert", "roberta") or "is_decoder" in changes
+    ]
 
 
 class Together(BoundSubspace):
@@ -89,7 +94,8 @@ def by_hand(loaded, bound, x, batch):
             options = {"decoder_input_ids": torch.from_numpy(ids)[None]} if batch.sources else {}
             logits = model(inputs_embeds=embedded, **options).logits[0]
         else:
-            cache = model(input_ids=read[:, :p], use_cache=True).past_key_values
+            cache = DynamicCache()  # of all tokens, also where the model has a window
+            model(input_ids=read[:, :p], past_key_values=cache, use_cache=True)
             for delta in deltas:
                 cache.layers[delta.layer].keys = cache.layers[delta.layer].keys + delta.keys
                 cache.layers[delta.layer].values = cache.layers[delta.layer].values + delta.values
@@ -100,16 +106,11 @@ def by_hand(loaded, bound, x, batch):
     return found
 
 
-@pytest.mark.parametrize("kind", [SOFT, PREFIX])
-@pytest.mark.parametrize(("family", "changes"), REFERENCE, ids=lambda value: value if isinstance(value, str) else None)
+@pytest.mark.parametrize(("family", "changes", "moved"), fitting(REFERENCE, [SOFT, PREFIX]))
 @torch.no_grad()
-def test_serial_values_are_those_of_stock_transformers(family, changes, kind, small_model, points):
+def test_serial_values_are_those_of_stock_transformers(family, changes, moved, small_model, points):
     loaded = small_model(family, **changes)
-    if loaded.kind == "masked" and kind == PREFIX:
-        pytest.skip("a prefix is for causal models")
-    if "sliding_window" in changes and kind == PREFIX:
-        pytest.skip("the stock cache forgets what left the window")
-    bound = SUBSPACES[kind].bind(loaded, 0)
+    bound = SUBSPACES[moved].bind(loaded, 0)
     batch, X = mixed_batch(bound.prompt), points(3, bound.dimension)
     found = SerialEvaluator(loaded, bound).log_probs(X, batch)
     assert np.abs(found[1:] - found[0]).max() > 0.1
@@ -117,14 +118,11 @@ def test_serial_values_are_those_of_stock_transformers(family, changes, kind, sm
         np.testing.assert_allclose(values, by_hand(loaded, bound, x, batch), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [SOFT, PREFIX, MIDDLE])
-@pytest.mark.parametrize(("family", "changes"), REFERENCE, ids=lambda value: value if isinstance(value, str) else None)
+@pytest.mark.parametrize(("family", "changes", "moved"), fitting(REFERENCE, [SOFT, PREFIX, MIDDLE]))
 @torch.no_grad()
-def test_at_zero_the_model_is_the_pretrained_one_that_reads_the_prompt(family, changes, kind, small_model):
+def test_at_zero_the_model_is_the_pretrained_one_that_reads_the_prompt(family, changes, moved, small_model):
     loaded = small_model(family, **changes)
-    if loaded.kind == "masked" and kind != SOFT:
-        pytest.skip("a prefix is for causal models")
-    bound = SUBSPACES[kind].bind(loaded, 0)
+    bound = SUBSPACES[moved].bind(loaded, 0)
     batch = mixed_batch(bound.prompt)
     found = SerialEvaluator(loaded, bound).log_probs(np.zeros((1, bound.dimension)), batch)[0]
     for number, ids in enumerate(batch.sequences):
@@ -135,14 +133,14 @@ def test_at_zero_the_model_is_the_pretrained_one_that_reads_the_prompt(family, c
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"),
-    [*((family, {}) for family in ENCODER_DECODERS), ("marian", {"share_encoder_decoder_embeddings": False})],
+    ("family", "changes", "one_module"),
+    [
+        *((family, {}, one_module) for family in ENCODER_DECODERS for one_module in (False, True)),
+        ("marian", {"share_encoder_decoder_embeddings": False}, False),
+    ],
 )
-@pytest.mark.parametrize("one_module", [False, True])
 def test_an_encoder_decoder_reads_the_prompt_before_its_sources(family, changes, one_module, small_model, points):
     loaded = small_model(family, **changes)
-    if one_module and changes:
-        pytest.skip("two embeddings are no one module")
     if one_module:  # shared by encoder and decoder, as after set_input_embeddings
         loaded.model.set_input_embeddings(loaded.model.get_input_embeddings())
     bound = SUBSPACES[SOFT].bind(loaded, 0)
@@ -157,7 +155,7 @@ def test_an_encoder_decoder_reads_the_prompt_before_its_sources(family, changes,
     np.testing.assert_array_equal(fast.log_probs(X, batch)[2], fast.log_probs(X[2:], batch)[0])
 
 
-@pytest.mark.parametrize(("family", "changes", "moved"), CASES)
+@pytest.mark.parametrize(("family", "changes", "moved"), fitting(VARIANTS, SUBSPACES))
 def test_replay_equals_serial(family, changes, moved, small_model, points):
     loaded = small_model(family, dtype=torch.float64, **changes)
     bound = SUBSPACES[moved].bind(loaded, 0)
@@ -193,12 +191,9 @@ def test_prompts_are_moved_beside_weights(family, moved, other, small_model, poi
     np.testing.assert_allclose(replaying.log_probs(X, batch), expected, rtol=0, atol=3e-6)
 
 
-@pytest.mark.parametrize("moved", [SOFT, PREFIX])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_value_does_not_depend_on_its_population(family, moved, small_model, points):
-    loaded = small_model(family)
-    if loaded.kind == "masked" and moved == PREFIX:
-        pytest.skip("a prefix is for causal models")
+@pytest.mark.parametrize(("family", "changes", "moved"), fitting(VARIANTS, [SOFT, PREFIX]))
+def test_a_value_does_not_depend_on_its_population(family, changes, moved, small_model, points):
+    loaded = small_model(family, **changes)
     bound = SUBSPACES[moved].bind(loaded, 0)
     batch, X = mixed_batch(bound.prompt), points(33, bound.dimension)
     evaluator = ReplayEvaluator(loaded, bound, batch)
@@ -295,12 +290,18 @@ def test_a_problem_with_a_prompt_does_what_others_do(family, moved, small_model,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("moved", [SOFT, PREFIX])
-@pytest.mark.parametrize("name", ["tiny_gpt2", "tiny_bert", "smollm2"])
+@pytest.mark.parametrize(
+    ("name", "moved"),
+    [
+        ("tiny_gpt2", SOFT),
+        ("tiny_gpt2", PREFIX),
+        ("tiny_bert", SOFT),
+        pytest.param("smollm2", SOFT, marks=pytest.mark.real),
+        pytest.param("smollm2", PREFIX, marks=pytest.mark.real),
+    ],
+)
 def test_real_models(name, moved, request, points):
     loaded = request.getfixturevalue(name)
-    if loaded.kind == "masked" and moved == PREFIX:
-        pytest.skip("a prefix is for causal models")
     records = [{"text": "an odd little film", "label": "1"}, {"text": "two hours of nothing at all", "label": "0"}]
     task = lp.tasks.Classification.from_records(
         records,
