@@ -25,10 +25,13 @@ class Batches:
         model: who is asked.
         seed: draws the search examples and the minibatches.
         minibatch: examples of a minibatch, None where there are none.
+        prompt: token ids that stand before every text.
     """
 
-    def __init__(self, task: Task, model: LoadedModel, seed: int, minibatch: int | None) -> None:
-        self._task, self._model, self._seed, self._size = task, model, seed, minibatch
+    def __init__(
+        self, task: Task, model: LoadedModel, seed: int, minibatch: int | None, prompt: tuple[int, ...] = ()
+    ) -> None:
+        self._task, self._model, self._seed, self._size, self._prompt = task, model, seed, minibatch, prompt
         self._splits: dict[str, TokenBatch] = {}
         self._minibatches: OrderedDict[int, TokenBatch] = OrderedDict()  # those asked for last
         self._parts: dict[int, list[TokenBatch]] = {}
@@ -37,11 +40,27 @@ class Batches:
             raise ValueError(f"minibatch {minibatch} is more than the {found} search examples")
 
     def split(self, name: str) -> TokenBatch:
-        """The tokenised examples of a split; ValueError where there is no such split."""
+        """The tokenised examples of a split, with the prompt in front.
+
+        Raises:
+            ValueError: there is no such split, or the prompt does not fit into the model's context with it.
+        """
         with self._lock:
             if require_split(name) not in self._splits:
-                self._splits[name] = self._task.batch(self._model, name, self._seed)
+                batch = self._task.batch(self._model, name, self._seed)
+                self._splits[name] = self._prompted(batch) if self._prompt else batch
             return self._splits[name]
+
+    def _prompted(self, batch: TokenBatch) -> TokenBatch:
+        longest = max(ids.size for ids in batch.sources or batch.sequences)
+        room, front = self._model.max_length, len(self._prompt)
+        if front + longest > room:
+            raise ValueError(
+                f"the prompt's {front} tokens and the longest text's {longest} are more than the model's context of "
+                f"{room} tokens: choose a shorter prompt, or let the task read at most {room - front} (its window or "
+                "max_length)"
+            )
+        return batch.prompted(self._prompt)
 
     def minibatch(self, number: Any) -> TokenBatch:
         """The `number`-th minibatch of the search examples.

@@ -25,7 +25,6 @@ from llm_problem.tasks.batch import TokenBatch
 if TYPE_CHECKING:
     from llm_problem.nevergrad_function import NevergradFunction
     from llm_problem.pymoo_problem import PymooProblem
-    from llm_problem.racing import Marks
 
 
 class Problem:
@@ -87,7 +86,7 @@ class Problem:
         self._spec, self._loaded = spec, loaded
         self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit}
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
-        self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch)
+        self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch, self._subspace.prompt)
         self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
         self._fingerprint: str | None = None
         self._closed = False
@@ -320,6 +319,8 @@ class Problem:
         """Write the whole model at x (d,) into a new directory: plain transformers loads it; errors as above."""
         from llm_problem.export import save_model
 
+        if self.subspace.prompt:
+            raise ValueError("a prompt cannot be merged into weights: use save_adapter(x, directory)")
         if found := kinds(self.model):
             raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: use save_adapter(x, directory)")
         changed = self._evaluator.changed(self._one(x))

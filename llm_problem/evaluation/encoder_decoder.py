@@ -22,6 +22,7 @@ from torch.nn.functional import linear
 from transformers.modeling_outputs import BaseModelOutput
 
 from llm_problem.evaluation.padding import buckets, padded
+from llm_problem.evaluation.prompted import require_prompt
 from llm_problem.evaluation.reading import log_normaliser
 from llm_problem.evaluation.remembering import Kept, forward_of, remembering
 from llm_problem.evaluation.replay import NotReplayableError
@@ -84,7 +85,8 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         self._encoder = model.model.get_encoder()
         moved = {id(parameter) for parameter in self._parameters.values()}
         # By identity, not by name: a decoder's embeddings may be the encoder's as well.
-        self._encoder_moves = any(id(parameter) in moved for parameter in self._encoder.parameters())
+        encoder_moves = any(id(parameter) in moved for parameter in self._encoder.parameters())
+        self._encoder_moves = encoder_moves or bool(subspace.prompt)  # the encoder reads the prompt
         family = family_of(model.model)
         self._answers = {} if self._encoder_moves else fixed_modules(model.model, family, moved)
         stack = model.model.get_submodule(family.layers)
@@ -109,6 +111,7 @@ class EncoderDecoderEvaluator(SerialEvaluator):
     def _read(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         if changed is not None:
             return super()._read(batch, changed)  # gradients take the stock way
+        require_prompt(batch, self.subspace.prompt)
         values = torch.empty(batch.entries, dtype=torch.float64)
         groups = self._groups_of(batch)
         encoded = self._encoded_together(batch) if self._encoder_moves else {}

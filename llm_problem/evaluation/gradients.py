@@ -13,6 +13,7 @@ import torch
 from llm_problem.evaluation.packing import Row
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.loading import LoadedModel
+from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
 
@@ -21,11 +22,11 @@ class GradientReader:
 
     Args:
         model: the model.
-        parameters: names of the tensors that x moves, at least one.
+        subspace: what x moves, tensors of the model and no prompt.
     """
 
-    def __init__(self, model: LoadedModel, parameters: tuple[str, ...]) -> None:
-        self._engine = StockEngine(model, parameters)
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace) -> None:
+        self._engine = StockEngine(model, subspace)
         # Of each batch: its rows, and what each keeps.
         self._kept: WeakKeyDictionary[TokenBatch, list[tuple[Row, dict[str, torch.Tensor]]]] = WeakKeyDictionary()
 
@@ -38,7 +39,7 @@ class GradientReader:
 
     def log_probs(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(E,) float64 of the batch's entries with `changed` tensors in place of the model's own."""
-        parts = [(row, self._engine.read(row, kept, changed)) for row, kept in self._kept[batch]]
+        parts = [(row, self._engine.read(row, kept, (), changed)) for row, kept in self._kept[batch]]
         order = torch.cat([torch.as_tensor(row.entry) for row, _ in parts])
         values = torch.cat([found for _, found in parts])
         return values[torch.argsort(order).to(values.device)]

@@ -17,11 +17,13 @@ from llm_problem.evaluation.affine_attention import affine_attention
 from llm_problem.evaluation.attention import AttentionGroups, Heads, attend
 from llm_problem.evaluation.gemm import WeightStore
 from llm_problem.evaluation.pieces import activation, norm, reordered
+from llm_problem.evaluation.prefix import PutPrefix
 from llm_problem.evaluation.projection import Numbered, Part, Projection, Started
 from llm_problem.evaluation.rotary import head_order, turn
 from llm_problem.models.families import FAMILIES
+from llm_problem.models.prompts import KeysAndValues
 from llm_problem.models.targets import layer_targets
-from llm_problem.subspaces.deltas import Delta
+from llm_problem.subspaces.deltas import Delta, PrefixDelta
 
 T = TypeVar("T")
 Memo = dict[str, Any]
@@ -35,6 +37,7 @@ class Places:
     keep: torch.Tensor | None  # (p,) the tokens that ask, None where all do
     turn_queries: torch.Tensor | None  # (p, rotary size / 2) complex, None where the model has no rotary positions
     turn_keys: torch.Tensor | None  # (T, rotary size / 2) complex
+    prompt: torch.Tensor  # (m,) where a prompt stands
 
 
 class Layer:
@@ -50,6 +53,7 @@ class Layer:
         rows: tokens of a row, for the choice of the matrix library.
         asking: how many of them ask in the last layer.
         precision: of the frozen products, None for that of the weights.
+        cache: what the pretrained model keeps of a prompt in this layer, where that stands in for what is computed.
 
     Raises:
         KeyError, AttributeError: the model lacks a piece that its family should have.
@@ -67,6 +71,7 @@ class Layer:
         rows: int,
         asking: int,
         precision: torch.dtype | None,
+        cache: KeysAndValues | None = None,
     ) -> None:
         config, family = model.config, FAMILIES[model.config.model_type]
         form = family.form
@@ -100,7 +105,9 @@ class Layer:
         self.gate = projection([part("gate_proj")], after) if "gate_proj" in targets else None
         self.up = projection([part("up_proj")], after)
         self.down = projection([part("down_proj")], after)
-        covered = {m.number for p in self.projections for m in p.moves}
+        prefixes = [number for number, delta in deltas if isinstance(delta, PrefixDelta)]
+        self.prefix = None if cache is None else PutPrefix(cache, within, prefixes, self.output.dtype)
+        covered = {m.number for p in self.projections for m in p.moves}.union(prefixes)
         if missing := [number for number, _ in deltas if number not in covered]:
             raise KeyError(f"deltas {missing} move no projection of layer {index}")
 
@@ -110,9 +117,10 @@ class Layer:
 
     @property
     def moved(self) -> list[bool]:
-        """Whether x moves attention's inputs, its output, the MLP."""
+        """Whether x moves attention's inputs (or a prefix beside them), its output, the MLP."""
         mlp = [p for p in (self.gate, self.up, self.down) if p is not None]
-        return [any(p.moves for p in group) for group in (self.inputs, [self.output], mlp)]
+        inputs, output, last = (any(p.moves for p in group) for group in (self.inputs, [self.output], mlp))
+        return [inputs or (self.prefix is not None and self.prefix.moved), output, last]
 
     def run(
         self, h: torch.Tensor, places: Places, changes: Sequence[Delta], width: int, memo: Memo | None = None
@@ -143,7 +151,7 @@ class Layer:
 
         def attended() -> torch.Tensor:
             started = once("inputs", True, lambda: self._start(h, places))
-            if memo is not None and inputs_move:
+            if memo is not None and inputs_move and self.prefix is None:
                 short = once("affine", True, lambda: affine_attention(self, started, places))
                 if short is not None:
                     return short(changes, width)
@@ -179,6 +187,8 @@ class Layer:
             outputs = [y.clone() if y is s.y else y for y, s in zip(outputs, started, strict=True)]
         q, k, v = self.split(outputs)
         q, k = self.turned(q, k, places)
+        if self.prefix is not None:
+            k, v = self.prefix.put(k, v, places.prompt, changes, width)
         return attend(places.groups, _heads(q), _heads(k), _heads(v), self.scale)
 
     def split(self, outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -6,16 +6,26 @@ packed tokens. Who attends to whom comes as an argument of the forward call, nev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 
 from llm_problem.evaluation.attention import AttentionGroups, Heads, attend
+from llm_problem.models.prompts import KeysAndValues
 
 NAME = "llm_problem_packed"
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixInRow:
+    """Keys and values that stand at the places of a prompt instead of those that are computed there."""
+
+    places: torch.Tensor  # (p,) in the row
+    cache: Sequence[KeysAndValues]  # layer by layer
 
 
 def packed_attention(
@@ -27,12 +37,13 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     packed: AttentionGroups | None = None,
+    prefix: PrefixInRow | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention, sequence by sequence.
 
     Args:
-        module: the attention module; not read.
+        module: the attention module; its number among the layers is read where there is a prefix.
         query: (1, heads, T, size).
         key: (1, a divisor of those heads, T, size).
         value: as key.
@@ -40,6 +51,7 @@ def packed_attention(
         scaling: of the scores; None is 1/√size.
         dropout: not read: the model is in evaluation mode.
         packed: who attends to whom.
+        prefix: what is put in the place of a prompt's keys and values.
         **kwargs: what else a family passes along; not read.
 
     Returns:
@@ -47,6 +59,9 @@ def packed_attention(
     """
     if packed is None:
         raise RuntimeError("packed attention was reached without being told which sequences there are")
+    if prefix is not None:
+        own = prefix.cache[module.layer_idx]
+        key, value = (t.index_copy(2, prefix.places, put[None]) for t, put in zip((key, value), own, strict=True))
     size = query.shape[-1]
     q, k, v = (Heads(t.transpose(1, 2).contiguous(), 0, t.shape[1]) for t in (query, key, value))
     out = attend(packed, q, k, v, size**-0.5 if scaling is None else scaling)

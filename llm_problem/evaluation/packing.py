@@ -34,13 +34,15 @@ class Row:
     token: torch.Tensor  # (e,)
     words: torch.Tensor  # (k,) the distinct tokens
     word_of_entry: torch.Tensor  # (e,) into words
+    prompt: torch.Tensor  # (m,) the places of the prompt's tokens
+    prompt_token: torch.Tensor  # (m,) which of them each is, from 0 to p − 1
 
     @property
     def tokens(self) -> int:
         return self.ids.shape[1]
 
 
-def pack(batch: TokenBatch, chosen: range, *, causal: bool, offset: int, device: torch.device) -> Row:
+def pack(batch: TokenBatch, chosen: range, *, causal: bool, offset: int, device: torch.device, prompt: int = 0) -> Row:
     """Pack the sequences `chosen` of a batch.
 
     Args:
@@ -49,6 +51,7 @@ def pack(batch: TokenBatch, chosen: range, *, causal: bool, offset: int, device:
         causal: whether a token sees only those before it; then common beginnings are shared.
         offset: position of a sequence's first token.
         device: where the tensors are put.
+        prompt: p, how many tokens of a prompt every sequence starts with.
     """
     # Sequences of like length stand together, so that attention takes them in few buckets.
     order = sorted(chosen, key=lambda s: batch.sequences[s].size)
@@ -75,6 +78,8 @@ def pack(batch: TokenBatch, chosen: range, *, causal: bool, offset: int, device:
     entry = np.flatnonzero((batch.sequence >= chosen.start) & (batch.sequence < chosen.stop))
     places = np.array([paths[s][p] for s, p in zip(batch.sequence[entry], batch.position[entry], strict=True)], int)
     keep, place_of_entry = np.unique(places, return_inverse=True)
+    fronts = np.array([paths[s][:prompt] for s in order])  # (sequences, p)
+    prompt_places, first = np.unique(fronts, return_index=True)
     words, word_of_entry = np.unique(batch.token[entry], return_inverse=True)
     return Row(
         ids=torch.tensor([tokens], device=device),
@@ -87,6 +92,8 @@ def pack(batch: TokenBatch, chosen: range, *, causal: bool, offset: int, device:
         token=torch.as_tensor(batch.token[entry], device=device),
         words=torch.as_tensor(words, device=device),
         word_of_entry=torch.as_tensor(word_of_entry, device=device),
+        prompt=torch.as_tensor(prompt_places, device=device),
+        prompt_token=torch.as_tensor(first % max(prompt, 1), device=device),
     )
 
 

@@ -12,14 +12,23 @@ from llm_problem.evaluation.layer import Layer, Memo, Places
 from llm_problem.evaluation.packed_attention import attention_packed
 from llm_problem.evaluation.packing import Row
 from llm_problem.evaluation.projection import Started
+from llm_problem.evaluation.prompted import embeddings_moved
 from llm_problem.evaluation.reading import Reader
 from llm_problem.evaluation.rotary import turns
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.prompts import prompt_cache
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta, WeightDelta
+from llm_problem.subspaces.deltas import (
+    Delta,
+    EmbeddingDelta,
+    FactorDelta,
+    LowRankDelta,
+    PrefixDelta,
+    WeightDelta,
+)
 
 
 class NotPlannedError(ValueError):
@@ -73,9 +82,11 @@ class PlannedEngine:
             raise NotPlannedError(f"the form of {model.model.config.model_type} layers is not known here")
         self._stack = model.model.get_submodule(family.layers)
         self.device = next(model.model.parameters()).device
-        by_layer = _by_layer(subspace, family.layers, self.device)
-        self.first, count = min(by_layer), len(self._stack)
+        by_layer, self._embeddings = _by_layer(subspace, family.layers, self.device)
+        self.first, count = 0 if self._embeddings else min(by_layer), len(self._stack)
         rotary = self._rotary()
+        prefixes = any(isinstance(delta, PrefixDelta) for deltas in by_layer.values() for _, delta in deltas)
+        cache = prompt_cache(model, subspace.prompt) if prefixes else None
         try:
             self.layers = [
                 Layer(
@@ -88,6 +99,7 @@ class PlannedEngine:
                     rows=row.tokens,
                     asking=len(row.keep),
                     precision=precision,
+                    cache=None if cache is None else cache[index],
                 )
                 for index in range(self.first, count)
             ]
@@ -105,14 +117,16 @@ class PlannedEngine:
         asked = None if by is None else by.index_select(0, row.keep)
         return Kept(
             h,
-            Places(row.everywhere, None, by, by),
-            Places(row.at_keep, row.keep, asked, by),
+            Places(row.everywhere, None, by, by, row.prompt),
+            Places(row.at_keep, row.keep, asked, by, row.prompt),
         )
 
     def values(self, X: torch.Tensor, row: Row, kept: Kept, *, contrast: bool) -> torch.Tensor:
         """(n, e) float64: the entries of a row for candidates X (n, d)."""
         changes = self.subspace.deltas(X)
         h, memo = kept.h, kept.memo  # type: torch.Tensor, Memo | None
+        if self._embeddings:
+            h, memo = self._prompted(h, row, changes), None
         for layer in self.layers:
             places = kept.at_keep if layer.last else kept.everywhere
             h = layer.run(h, places, changes, len(X), memo)
@@ -125,7 +139,7 @@ class PlannedEngine:
             product
             for row in rows
             for number, layer in enumerate(self.layers)
-            for product in layer.gemms(row.tokens, len(row.keep), first=number == 0)
+            for product in layer.gemms(row.tokens, len(row.keep), first=number == 0 and not self._embeddings)
         ]
 
     def gemms(self, row: Row, *, contrast: bool) -> list[tuple[int, int, int, int]]:
@@ -134,6 +148,21 @@ class PlannedEngine:
         if not contrast:
             wanted += [(1, len(row.keep), inputs, outputs) for inputs, outputs in self.reader.gemms]
         return wanted
+
+    def _prompted(self, h: torch.Tensor, row: Row, changes: list[Delta]) -> torch.Tensor:
+        """Hidden states (n, T, hidden) before layer 0 from those of the pretrained model, (1, T, hidden)."""
+        found = [changes[number] for number in self._embeddings]
+        offsets = sum(delta.value for delta in found if isinstance(delta, EmbeddingDelta))  # (n, p, hidden)
+        assert isinstance(offsets, torch.Tensor)
+        n, p, _ = offsets.shape
+        every = torch.arange(p, device=self.device)
+        front = row.prompt[:p]  # that of one sequence; all look alike
+        # What stands between embeddings and layers (positions, norms, projections) is the model's own.
+        with embeddings_moved(self.model.model, every, offsets):
+            own, _ = self._reach(input_ids=row.ids[:, front].expand(n, -1), position_ids=row.positions[:, front])
+        h = h.expand(n, -1, -1).clone()
+        h[:, row.prompt] = own.to(h.dtype)[:, row.prompt_token]
+        return h
 
     def _rotary(self) -> int:
         """How many numbers of a head the model turns by position."""
@@ -162,17 +191,25 @@ class PlannedEngine:
         return seen["h"], seen["options"]
 
 
-def _by_layer(subspace: BoundSubspace, path: str, device: torch.device) -> dict[int, list[tuple[int, Delta]]]:
-    """Layer → its deltas, numbered as the subspace returns them."""
+def _by_layer(
+    subspace: BoundSubspace, path: str, device: torch.device
+) -> tuple[dict[int, list[tuple[int, Delta]]], list[int]]:
+    """Layer → its deltas, numbered as the subspace returns them; and the numbers of those of the embeddings."""
     found: dict[int, list[tuple[int, Delta]]] = {}
+    embeddings: list[int] = []
     deltas = subspace.deltas(torch.zeros((1, subspace.dimension), dtype=torch.float64, device=device))
     for number, delta in enumerate(deltas):
-        if not isinstance(delta, LowRankDelta | FactorDelta | WeightDelta):
+        if isinstance(delta, EmbeddingDelta):
+            embeddings.append(number)
+        elif isinstance(delta, PrefixDelta):
+            found.setdefault(delta.layer, []).append((number, delta))
+        elif not isinstance(delta, LowRankDelta | FactorDelta | WeightDelta):
             raise NotPlannedError("x moves whole tensors")
-        if (layer := layer_number(path, delta.parameter)) is None:
+        elif (layer := layer_number(path, delta.parameter)) is None:
             raise NotPlannedError(f"x moves {delta.parameter}, which is in no layer")
-        found.setdefault(layer, []).append((number, delta))
-    return found
+        else:
+            found.setdefault(layer, []).append((number, delta))
+    return found, embeddings
 
 
 def _size(value: Any) -> int:

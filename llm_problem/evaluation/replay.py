@@ -23,6 +23,7 @@ from llm_problem.evaluation.gemm import weight_store
 from llm_problem.evaluation.gradients import GradientReader
 from llm_problem.evaluation.packing import Row, cut, pack
 from llm_problem.evaluation.planned import Kept, NotPlannedError, PlannedEngine
+from llm_problem.evaluation.prompted import require_prompt
 from llm_problem.evaluation.serial import SerialEvaluator, padding_learns
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.families import FAMILIES
@@ -88,6 +89,7 @@ class ReplayEvaluator(SerialEvaluator):
         self._offset = position_offset(model)
         self._all = list(model.model.parameters())
         self._batches: WeakKeyDictionary[TokenBatch, Packed] = WeakKeyDictionary()
+        require_prompt(batch, subspace.prompt)
         self._typical = self._pack(batch, next(cut(batch, TOKENS_PER_ROW)))
         with self.model.lock:
             self._start()
@@ -95,7 +97,7 @@ class ReplayEvaluator(SerialEvaluator):
     def _start(self) -> None:
         self._seen = self._versions()
         self._batches.clear()
-        self._gradients = GradientReader(self.model, self.subspace.parameters)
+        self._gradients = GradientReader(self.model, self.subspace)
         self.engine: PlannedEngine | StockEngine
         try:
             store = weight_store(self.model, self._limit)
@@ -104,7 +106,7 @@ class ReplayEvaluator(SerialEvaluator):
         except NotPlannedError as error:
             if self._precision is not None:
                 raise NotReplayableError(f"other precisions need layers run piece by piece: {error}") from error
-            self.engine, self._why = StockEngine(self.model, self.subspace.parameters), str(error)
+            self.engine, self._why = StockEngine(self.model, self.subspace), str(error)
 
     @property
     def planned(self) -> bool:
@@ -142,13 +144,13 @@ class ReplayEvaluator(SerialEvaluator):
             return np.concatenate([self._chunk(x[None], packed, batch) for x in X])
 
     def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        if not self.subspace.parameters:  # a prompt is moved, no tensor
+        if self.subspace.prompt:
             return super().differentiable_log_probs(x, batch)
         with self.model.lock, torch.enable_grad(), padding_learns(self.model.model):
             self._refresh()
             if not self._gradients.knows(batch):
                 self._gradients.learn(batch, self._new(batch).rows)
-            return self._gradients.log_probs(batch, self._changed_parameters(x[None, :]))
+            return self._gradients.log_probs(batch, self._changed_parameters(self._deltas(x[None, :])))
 
     def gemms(self, batch: TokenBatch) -> list[tuple[int, int, int, int]]:
         """The frozen matrix products of one evaluation of one candidate: (count, rows, inputs, outputs)."""
@@ -198,12 +200,13 @@ class ReplayEvaluator(SerialEvaluator):
         return found
 
     def _new(self, batch: TokenBatch) -> Packed:
+        require_prompt(batch, self.subspace.prompt)
         rows = [self._pack(batch, chosen) for chosen in cut(batch, TOKENS_PER_ROW)]
         return Packed(rows, [None] * len(rows))
 
     def _pack(self, batch: TokenBatch, chosen: range) -> Row:
-        device = next(iter(self._all)).device
-        return pack(batch, chosen, causal=self._causal, offset=self._offset, device=device)
+        device, prompt = next(iter(self._all)).device, len(self.subspace.prompt)
+        return pack(batch, chosen, causal=self._causal, offset=self._offset, device=device, prompt=prompt)
 
     def _width(self, packed: Packed, batch: TokenBatch) -> int:
         """How many candidates run together: a power of two that follows from the sizes alone."""
@@ -252,8 +255,9 @@ class ReplayEvaluator(SerialEvaluator):
                 kept = kept if isinstance(kept, dict) else {}
                 found = torch.empty((len(X), len(row.entry)), dtype=torch.float64)
                 for i in range(len(X)):
-                    with self.changed(X[i : i + 1]):
-                        found[i] = self.engine.read(row, kept)
+                    deltas = self._deltas(torch.from_numpy(X[i : i + 1]))
+                    with self._weights_changed(deltas):
+                        found[i] = self.engine.read(row, kept, deltas)
             values[:, row.entry] = found.cpu().numpy()
             if packed.kept[number] is None:
                 self._keep(packed, number, kept)

@@ -1,23 +1,26 @@
 """The reference evaluator: build each candidate's weights, run the stock forward on one unpadded sequence at a time.
 
 Slow and obviously right: every faster evaluator is compared with it. The model's own tensors are never written to;
-a candidate's weights take their place for the time of its evaluation.
+a candidate's weights take their place for the time of its evaluation. A moved prompt is added to what the input
+embeddings return, or stands in the cache that the model is given (`prompted`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 
+from llm_problem.evaluation.prompted import prompt_moved, require_prompt
 from llm_problem.evaluation.threads import fitting_threads
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.prompts import KeysAndValues, prompt_cache
 from llm_problem.models.quantised import is_quantised, plain
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import WeightChange
+from llm_problem.subspaces.deltas import Delta, PrefixDelta, WeightChange
 from llm_problem.tasks.batch import TokenBatch
 
 
@@ -58,36 +61,55 @@ class SerialEvaluator:
     def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         """The same for one candidate x (d,), as a tensor (E,) that gradients flow through to x."""
         with self.model.lock, torch.enable_grad(), padding_learns(self.model.model):
-            changed = self._changed_parameters(x[None, :])
-            return self._read(batch, changed)
+            deltas = self._deltas(x[None, :])
+            with prompt_moved(self.model, deltas, self._cache(deltas)):
+                return self._read(batch, self._changed_parameters(deltas))
 
     @contextmanager
     def changed(self, X: np.ndarray) -> Iterator[None]:
-        """The model with the weights of the one candidate X (1, d); its own tensors come back whatever happens."""
+        """The model as the one candidate X (1, d) wants it; its own tensors come back whatever happens.
+
+        Where x moves a prompt, what the model reads must start with it (`BoundSubspace.prompt`).
+        """
         with self.model.lock:
-            untouched = {name: parameter.data for name, parameter in self._parameters.items()}
-            try:
-                for name, tensor in self._changed_parameters(torch.from_numpy(X)).items():
-                    if name in self._quantised:  # numbers cannot be put into it, so they stand in for it
-                        self._put(name, torch.nn.Parameter(tensor, requires_grad=False))
-                    else:
-                        self._parameters[name].data = tensor
+            deltas = self._deltas(torch.from_numpy(X))
+            cache = self._cache(deltas)  # of the pretrained model, so before the weights are changed
+            with self._weights_changed(deltas), prompt_moved(self.model, deltas, cache):
                 yield
-            finally:
-                for name, tensor in untouched.items():
-                    if name in self._quantised:
-                        self._put(name, self._parameters[name])
-                    else:
-                        self._parameters[name].data = tensor
+
+    @contextmanager
+    def _weights_changed(self, deltas: Sequence[Delta]) -> Iterator[None]:
+        """The model with the weights of one candidate. Hold the model's lock."""
+        untouched = {name: parameter.data for name, parameter in self._parameters.items()}
+        try:
+            for name, tensor in self._changed_parameters(deltas).items():
+                if name in self._quantised:  # numbers cannot be put into it, so they stand in for it
+                    self._put(name, torch.nn.Parameter(tensor, requires_grad=False))
+                else:
+                    self._parameters[name].data = tensor
+            yield
+        finally:
+            for name, tensor in untouched.items():
+                if name in self._quantised:
+                    self._put(name, self._parameters[name])
+                else:
+                    self._parameters[name].data = tensor
 
     def _put(self, name: str, parameter: torch.nn.Parameter) -> None:
         module, _, leaf = name.rpartition(".")
         self.model.model.get_submodule(module)._parameters[leaf] = parameter
 
-    def _changed_parameters(self, X: torch.Tensor) -> dict[str, torch.Tensor]:
-        device = next(iter(self._parameters.values())).device
+    def _deltas(self, X: torch.Tensor) -> list[Delta]:
+        return self.subspace.deltas(X.to(self.model.model.device))
+
+    def _cache(self, deltas: Sequence[Delta]) -> list[KeysAndValues] | None:
+        """What the pretrained model keeps of the prompt, where x moves that."""
+        moved = any(isinstance(delta, PrefixDelta) for delta in deltas)
+        return prompt_cache(self.model, self.subspace.prompt) if moved else None
+
+    def _changed_parameters(self, deltas: Sequence[Delta]) -> dict[str, torch.Tensor]:
         changed: dict[str, torch.Tensor] = {}
-        for delta in self.subspace.deltas(X.to(device)):
+        for delta in deltas:
             if not isinstance(delta, WeightChange):
                 continue
             before = changed.get(delta.parameter)
@@ -98,6 +120,7 @@ class SerialEvaluator:
 
     def _read(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         """Log-probabilities (E,) float64, sequence by sequence."""
+        require_prompt(batch, self.subspace.prompt)
         device = next(self.model.model.parameters()).device
         bounds = np.searchsorted(batch.sequence, np.arange(len(batch.sequences) + 1))
         parts = []

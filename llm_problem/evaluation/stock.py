@@ -6,18 +6,22 @@ is the model's own code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from llm_problem.evaluation.packed_attention import attention_packed
+from llm_problem.evaluation.packed_attention import PrefixInRow, attention_packed
 from llm_problem.evaluation.packing import Row
+from llm_problem.evaluation.prompted import embeddings_moved, moved_cache
 from llm_problem.evaluation.reading import log_normaliser
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.prompts import prompt_cache
 from llm_problem.models.targets import layer_number
+from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.subspaces.deltas import Delta, EmbeddingDelta, PrefixDelta
 
 
 class StockEngine:
@@ -25,41 +29,68 @@ class StockEngine:
 
     Args:
         model: the model.
-        parameters: names of the tensors that x moves.
+        subspace: what x moves.
     """
 
-    def __init__(self, model: LoadedModel, parameters: tuple[str, ...]) -> None:
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace) -> None:
         self.model = model.model
         path = FAMILIES[self.model.config.model_type].layers
         self.stack = self.model.get_submodule(path)
-        self.first = first_moved_layer(path, len(self.stack), parameters)
+        self.first = first_moved_layer(path, len(self.stack), subspace.parameters)
+        self._cache = None  # what the pretrained model keeps of a prompt, where a prefix is moved
+        if subspace.prompt:
+            x0 = torch.zeros((1, subspace.dimension), dtype=torch.float64, device=self.model.device)
+            for delta in subspace.deltas(x0):
+                if isinstance(delta, EmbeddingDelta):
+                    self.first = 0
+                elif isinstance(delta, PrefixDelta):
+                    self.first = min(self.first, delta.layer)
+                    self._cache = self._cache or prompt_cache(model, subspace.prompt)
         self._takes_cache = model.takes("use_cache")
         # Newer causal models compute the logits of chosen positions only.
         self._keeps_logits = model.takes("logits_to_keep")
 
     def read(
-        self, row: Row, kept: dict[str, torch.Tensor], changed: Mapping[str, torch.Tensor] | None = None
+        self,
+        row: Row,
+        kept: dict[str, torch.Tensor],
+        deltas: Sequence[Delta],
+        changed: Mapping[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Log-probabilities (e,) float64 of a row's entries.
 
         Args:
-            row: the packed sequences.
+            row: what to read.
             kept: the row's memory from call to call.
+            deltas: of one candidate; its weights must be in the model already, or be `changed`.
             changed: tensors that stand in for the model's own, by name, for gradients to flow through.
         """
         with attention_packed(self.model):
-            logits = self._run(row, kept, changed)  # (p, V)
+            logits = self._run(row, kept, deltas, changed)  # (p, V)
         read = logits[row.place_of_entry, row.token].double()  # (e,)
         return read - log_normaliser(logits)[row.place_of_entry]
 
-    def _run(self, row: Row, kept: dict[str, torch.Tensor], changed: Mapping[str, torch.Tensor] | None) -> torch.Tensor:
+    def _run(
+        self,
+        row: Row,
+        kept: dict[str, torch.Tensor],
+        deltas: Sequence[Delta],
+        changed: Mapping[str, torch.Tensor] | None,
+    ) -> torch.Tensor:
         """Logits (p, V) of a row at its kept places."""
+        options: dict[str, Any] = {"use_cache": False} if self._takes_cache else {}
         with ExitStack() as hooks:
+            for delta in deltas:
+                if isinstance(delta, EmbeddingDelta):
+                    offsets = delta.value[0, row.prompt_token]  # (m, hidden)
+                    hooks.enter_context(embeddings_moved(self.model, row.prompt, offsets))
+            if self._cache is not None:
+                moved = moved_cache(self._cache, [d for d in deltas if isinstance(d, PrefixDelta)])
+                options["prefix"] = PrefixInRow(row.prompt, moved)
             if "hidden" in kept:
                 hooks.enter_context(_answered(self.stack, self.first, kept["hidden"]))
             elif self.first:
                 hooks.enter_context(_watched(self.stack[self.first], lambda h: kept.update(hidden=h)))
-            options: dict[str, Any] = {"use_cache": False} if self._takes_cache else {}
             if self._keeps_logits:
                 options["logits_to_keep"] = row.keep
             else:

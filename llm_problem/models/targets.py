@@ -83,7 +83,7 @@ def _targets_in(model: Any, family: Family, modules: Sequence[str], layers: Laye
         return []
     stack = model.get_submodule(family.layers)
     targets: list[Target] = []
-    for index in _layer_numbers(layers, len(stack)):
+    for index in layer_numbers(layers, len(stack)):
         available = _available(model, family, index, stack[index])
         chosen: dict[str, Target] = {}
         for pattern in modules:
@@ -112,7 +112,12 @@ def layer_number(path: str, parameter: str) -> int | None:
     return None if inside or not rest else int(rest.split(".", 1)[0])
 
 
-def _layer_numbers(layers: Layers, count: int) -> list[int]:
+def layer_numbers(layers: Layers, count: int) -> list[int]:
+    """The layers that are meant, ascending, of `count` in all.
+
+    Raises:
+        ValueError: one that does not exist, none at all, or one twice.
+    """
     if layers is None:
         return list(range(count))
     if isinstance(layers, (int, np.integer)):

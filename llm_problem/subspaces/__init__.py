@@ -1,11 +1,13 @@
-"""Subspaces: linear maps from x to changes of a model's weights."""
+"""Subspaces: linear maps from x to changes of a model's weights, or of what a prompt looks like to it."""
 
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.full import FullVector
 from llm_problem.subspaces.lora import LoRA
 from llm_problem.subspaces.lora_xs import LoRAXS
+from llm_problem.subspaces.prefix import Prefix
 from llm_problem.subspaces.random_subspace import RandomSubspace
 from llm_problem.subspaces.singular_values import SingularValues
+from llm_problem.subspaces.soft_prompt import SoftPrompt
 from llm_problem.subspaces.tiny_lora import TinyLoRA
 from llm_problem.subspaces.vera import VeRA
 
@@ -15,8 +17,10 @@ SUBSPACES: dict[str, type[Subspace]] = {
         FullVector,
         LoRA,
         LoRAXS,
+        Prefix,
         RandomSubspace,
         SingularValues,
+        SoftPrompt,
         TinyLoRA,
         VeRA,
     )
@@ -28,8 +32,10 @@ __all__ = [
     "FullVector",
     "LoRA",
     "LoRAXS",
+    "Prefix",
     "RandomSubspace",
     "SingularValues",
+    "SoftPrompt",
     "Subspace",
     "TinyLoRA",
     "VeRA",

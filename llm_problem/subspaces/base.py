@@ -89,6 +89,17 @@ def positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
+def prompt_text(text: Any) -> str:
+    """The text of a prompt, if it is one.
+
+    Raises:
+        ValueError: not a string, or an empty one.
+    """
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"text must be the prompt that the search starts from, such as 'Classify: ', got {text!r}")
+    return text
+
+
 def modules_tuple(modules: str | Sequence[str]) -> tuple[str, ...]:
     """A checked tuple of module names.
 

@@ -6,6 +6,7 @@ entries once; evaluators return the entries' values; the task turns these into a
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,16 @@ class TokenBatch:
             sources=tuple(self.sources[old] for old in new_source),
             source=np.array([new_source[old] for old in read], dtype=np.int64),
         )
+
+    def prompted(self, prompt: Sequence[int]) -> TokenBatch:
+        """The batch with the tokens of a prompt in front of every sequence; of every source, where there are any."""
+        front = np.asarray(prompt, dtype=np.int64)
+        sequences, sources = (
+            tuple(np.concatenate([front, ids]) for ids in texts) for texts in (self.sequences, self.sources)
+        )
+        if self.sources:
+            return dataclasses.replace(self, sources=sources)
+        return dataclasses.replace(self, sequences=sequences, position=self.position + front.size)
 
     def comparable(self, log_probs: np.ndarray) -> np.ndarray:
         """Values (…, E) of two evaluators in a form that can be compared: with `contrast`, less each place's first."""

@@ -51,7 +51,7 @@ def test_fingerprints_of_named_problems_are_those_they_were_given():
 
 
 def test_every_subspace_and_option_survives_json(path):
-    values = {"layers": np.int64(1), "rank": np.int64(2), "dimension": 8}
+    values = {"layers": np.int64(1), "rank": np.int64(2), "dimension": 8, "text": "Sentiment:\n"}
     for cls in SUBSPACES.values():
         subspace = cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
         spec = dataclasses.replace(

@@ -16,24 +16,29 @@ from llm_problem.subspaces import (
     FullVector,
     LoRA,
     LoRAXS,
+    Prefix,
     RandomSubspace,
     SingularValues,
+    SoftPrompt,
     Subspace,
     TinyLoRA,
     VeRA,
 )
+from llm_problem.subspaces.deltas import EmbeddingDelta, PrefixDelta
 from llm_problem.subspaces.scale import LOW_RANK_STEP
 
 EXAMPLES = {
     "full": FullVector(),
     "lora": LoRA(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "lora-xs": LoRAXS(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "prefix": Prefix("Say it: ", 7, layers=2),
     "random": RandomSubspace(7, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "singular-values": SingularValues(layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "soft-prompt": SoftPrompt("Say it: ", 7),
     "tiny-lora": TinyLoRA(9, rank=2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "vera": VeRA(4, layers=2, modules=("q_proj", "v_proj", "down_proj")),
 }
-RANDOM = {"lora", "random", "tiny-lora", "vera"}
+RANDOM = {"lora", "prefix", "random", "soft-prompt", "tiny-lora", "vera"}
 RANKED = [kind for kind, cls in SUBSPACES.items() if "rank" in inspect.signature(cls).parameters]
 TYPICAL = [
     LoRA(3),
@@ -47,6 +52,7 @@ TYPICAL = [
 ]  # subspaces whose step is a share of each weight
 CHOOSING = [kind for kind, cls in SUBSPACES.items() if "modules" in inspect.signature(cls).parameters]
 FAMILIES = ["llama", "gpt2", "gpt_neox", "bert"]  # plain, fused and transposed, fused and interleaved, encoder
+CASES = [(kind, family) for kind in SUBSPACES for family in FAMILIES if (kind, family) != ("prefix", "bert")]
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +63,22 @@ def model(small_model):
 
 
 def moved(bound, X):
-    """Candidates X (n, d) → for each, parameter → its change, by the deltas' own `apply`."""
-    changes = [{} for _ in X]
+    """Candidates X (n, d) → for each, parameter (or part of the prompt) → its change, by the deltas' own `apply`."""
+    changes = [{} for _ in range(len(X))]
     for delta in bound.deltas(torch.as_tensor(X)):
         for i, change in enumerate(changes):
-            like = torch.zeros(bound.shapes_of[delta.parameter], dtype=torch.float64)
-            change[delta.parameter] = delta.apply(change.get(delta.parameter, like), i)
+            if isinstance(delta, EmbeddingDelta):
+                change["embeddings"] = delta.value[i]
+            elif isinstance(delta, PrefixDelta):
+                change |= {f"keys {delta.layer}": delta.keys[i], f"values {delta.layer}": delta.values[i]}
+            else:
+                like = torch.zeros(bound.shapes_of[delta.parameter], dtype=torch.float64)
+                change[delta.parameter] = delta.apply(change.get(delta.parameter, like), i)
     return changes
+
+
+def with_scale(kind, scale):
+    return type(EXAMPLES[kind])(**{**vars(EXAMPLES[kind]), "scale": scale})
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +99,23 @@ def test_every_subspace_has_an_example_here():
     assert all(SUBSPACES[kind].kind == kind == example.kind for kind, example in EXAMPLES.items())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", SUBSPACES)
+@pytest.mark.parametrize(("kind", "family"), CASES)
 def test_zero_is_the_pretrained_model_exactly(kind, family, bind, model):
     bound = bind(kind, family)
     named = dict(model(family).model.named_parameters())
     for delta in bound.deltas(torch.zeros(1, bound.dimension, dtype=torch.float64)):
-        assert torch.equal(delta.apply(named[delta.parameter].detach(), 0), named[delta.parameter])
+        if isinstance(delta, EmbeddingDelta):
+            assert not delta.value.any()
+        elif isinstance(delta, PrefixDelta):
+            assert not delta.keys.any() and not delta.values.any()
+        else:
+            assert torch.equal(delta.apply(named[delta.parameter].detach(), 0), named[delta.parameter])
 
 
 numbers = st.floats(-100, 100).map(lambda value: round(value, 3))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", SUBSPACES)
+@pytest.mark.parametrize(("kind", "family"), CASES)
 @settings(max_examples=8)
 @given(a=numbers, b=numbers, seed=st.integers(0, 99))
 def test_linear_in_x(kind, family, bind, a, b, seed):
@@ -120,29 +138,27 @@ def test_candidates_of_one_call_do_not_mix(kind, bind, X):
             torch.testing.assert_close(together[i][name], change, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", SUBSPACES)
+@pytest.mark.parametrize(("kind", "family"), CASES)
 def test_every_coordinate_moves_something_of_its_own(kind, family, bind):
     bound = bind(kind, family)
     chosen = np.random.default_rng(0).permutation(bound.dimension)[:12]
     X = np.zeros((len(chosen), bound.dimension))
     X[np.arange(len(chosen)), chosen] = 1
-    rows = [torch.cat([change[name].reshape(-1) for name in bound.parameters]) for change in moved(bound, X)]
+    rows = [torch.cat([part.reshape(-1) for part in change.values()]) for change in moved(bound, X)]
     assert np.linalg.matrix_rank(torch.stack(rows).numpy()) == len(chosen)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", SUBSPACES)
+@pytest.mark.parametrize(("kind", "family"), CASES)
 def test_parameters_are_the_stored_tensors_that_move(kind, family, bind, model):
     bound = bind(kind, family)
     assert set(bound.parameters) <= set(dict(model(family).model.named_parameters()))
     assert len(set(bound.parameters)) == len(bound.parameters)
     change = moved(bound, np.ones((1, bound.dimension)))[0]
-    assert set(change) == set(bound.parameters)
+    assert set(bound.parameters) == (set() if bound.prompt else set(change))
     assert all(tensor.abs().max() > 0 for tensor in change.values())
 
 
-@pytest.mark.parametrize("kind", SUBSPACES)
+@pytest.mark.parametrize("kind", [kind for kind, example in EXAMPLES.items() if not hasattr(example, "text")])
 def test_applying_leaves_the_tensor_it_is_given(kind, bind, model):
     bound = bind(kind, "gpt2")
     named = dict(model("gpt2").model.named_parameters())
@@ -156,16 +172,12 @@ def test_applying_leaves_the_tensor_it_is_given(kind, bind, model):
 def test_gradients_flow_to_x(kind, bind):
     bound = bind(kind, "gpt2")
     x = torch.zeros(1, bound.dimension, dtype=torch.float64, requires_grad=True)
-    total = sum(
-        delta.apply(torch.zeros(bound.shapes_of[delta.parameter], dtype=torch.float64), 0).sum()
-        for delta in bound.deltas(x)
-    )
+    total = sum(part.sum() for part in moved(bound, x)[0].values())
     (gradient,) = torch.autograd.grad(total, x)
     assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", SUBSPACES)
+@pytest.mark.parametrize(("kind", "family"), CASES)
 def test_the_same_seed_gives_the_same_basis(kind, family, bind):
     first, again, other = (bind(kind, family, seed).basis_hash() for seed in (3, 3, 4))
     assert len(first) == 64
@@ -175,10 +187,7 @@ def test_the_same_seed_gives_the_same_basis(kind, family, bind):
 
 @pytest.mark.parametrize("kind", SUBSPACES)
 def test_another_scale_is_another_basis(kind, model):
-    hashes = {
-        type(EXAMPLES[kind])(**{**vars(EXAMPLES[kind]), "scale": scale}).bind(model("gpt2"), 0).basis_hash()
-        for scale in (None, 0.5, 0.25)
-    }
+    hashes = {with_scale(kind, scale).bind(model("gpt2"), 0).basis_hash() for scale in (None, 0.5, 0.25)}
     assert len(hashes) == 3
 
 
@@ -187,7 +196,7 @@ def test_scale_multiplies_the_map(kind, model, bind):
     x = np.random.default_rng(0).standard_normal((1, bind(kind, "gpt2").dimension))
     changes = []
     for scale in (1.0, 3.0):
-        bound = type(EXAMPLES[kind])(**{**vars(EXAMPLES[kind]), "scale": scale}).bind(model("gpt2"), 0)
+        bound = with_scale(kind, scale).bind(model("gpt2"), 0)
         bound.shapes_of = bind(kind, "gpt2").shapes_of
         changes.append(moved(bound, x)[0])
     for name, change in changes[0].items():
@@ -198,7 +207,7 @@ def test_scale_multiplies_the_map(kind, model, bind):
 @pytest.mark.parametrize("kind", SUBSPACES)
 def test_a_scale_that_is_none_is_refused(kind, scale):
     with pytest.raises(ValueError, match="scale must be positive and finite"):
-        SUBSPACES[kind](scale=scale)
+        with_scale(kind, scale)
 
 
 @pytest.mark.parametrize("kind", CHOOSING)
