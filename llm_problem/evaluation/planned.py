@@ -11,14 +11,15 @@ from llm_problem.evaluation.gemm import WeightStore, working_dtype
 from llm_problem.evaluation.layer import Layer, Memo, Places
 from llm_problem.evaluation.packed_attention import attention_packed
 from llm_problem.evaluation.packing import Row
-from llm_problem.evaluation.projection import Started
+from llm_problem.evaluation.projection import Numbered, Started
 from llm_problem.evaluation.reading import Reader
 from llm_problem.evaluation.rotary import turns
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.norms import tensors_after_layers
 from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import Delta, LowRankDelta, WeightDelta
+from llm_problem.subspaces.deltas import DenseDelta, LowRankDelta, ScaleDelta, WeightDelta
 
 
 class NotPlannedError(ValueError):
@@ -55,7 +56,8 @@ class PlannedEngine:
         precision: of the frozen products, None for that of the weights.
 
     Raises:
-        NotPlannedError: something is moved that is no projection of a layer, or the family's form is not known.
+        NotPlannedError: something is moved that is no projection, bias or norm of a layer, nor the norm after them,
+            or the family's form is not known.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class PlannedEngine:
             raise NotPlannedError(f"the form of {model.model.config.model_type} layers is not known here")
         self._stack = model.model.get_submodule(family.layers)
         self.device = next(model.model.parameters()).device
-        by_layer = _by_layer(subspace, family.layers, self.device)
-        self.first, count = min(by_layer), len(self._stack)
+        count = len(self._stack)
+        by_layer, after = _by_layer(subspace, model.model, family.layers, self.device)
+        self.first = min(by_layer, default=count - 1)
         rotary = self._rotary()
         try:
             self.layers = [
@@ -90,7 +93,7 @@ class PlannedEngine:
                 )
                 for index in range(self.first, count)
             ]
-            self.reader = Reader(store, model.model, len(row.keep), precision)
+            self.reader = Reader(store, model.model, len(row.keep), precision, after)
         except (KeyError, AttributeError, ValueError) as error:
             raise NotPlannedError(f"it has a piece that is not known here: {error}") from error
 
@@ -116,7 +119,7 @@ class PlannedEngine:
             places = kept.at_keep if layer.last else kept.everywhere
             h = layer.run(h, places, changes, len(X), memo)
             memo = None
-        return self.reader.contrast(h, row) if contrast else self.reader.log_probs(h, row)
+        return self.reader.contrast(h, row, changes) if contrast else self.reader.log_probs(h, row, changes)
 
     def layer_gemms(self, rows: list[Row]) -> list[tuple[int, int, int, int]]:
         """The frozen matrix products of one evaluation but for the head: (count, rows, inputs, outputs)."""
@@ -160,17 +163,26 @@ class PlannedEngine:
         return seen["h"], seen["options"]
 
 
-def _by_layer(subspace: BoundSubspace, path: str, device: torch.device) -> dict[int, list[tuple[int, Delta]]]:
-    """Layer → its deltas, numbered as the subspace returns them."""
-    found: dict[int, list[tuple[int, Delta]]] = {}
+def _by_layer(
+    subspace: BoundSubspace, model: Any, path: str, device: torch.device
+) -> tuple[dict[int, list[Numbered]], list[Numbered]]:
+    """Layer → its deltas, numbered as the subspace returns them, and those of what stands after the layers."""
+    found: dict[int, list[Numbered]] = {}
+    after: list[Numbered] = []
+    behind = tensors_after_layers(model)
     deltas = subspace.deltas(torch.zeros((1, subspace.dimension), dtype=torch.float64, device=device))
     for number, delta in enumerate(deltas):
-        if not isinstance(delta, LowRankDelta | WeightDelta):
+        if not isinstance(delta, LowRankDelta | WeightDelta | ScaleDelta | DenseDelta):
+            raise NotPlannedError(f"x moves the model by a {type(delta).__name__}")
+        if isinstance(delta, DenseDelta) and delta.value.ndim > 2:
             raise NotPlannedError("x moves whole tensors")
-        if (layer := layer_number(path, delta.parameter)) is None:
+        if delta.parameter in behind:
+            after.append((number, delta))
+        elif (layer := layer_number(path, delta.parameter)) is None:
             raise NotPlannedError(f"x moves {delta.parameter}, which is in no layer")
-        found.setdefault(layer, []).append((number, delta))
-    return found
+        else:
+            found.setdefault(layer, []).append((number, delta))
+    return found, after
 
 
 def _size(value: Any) -> int:

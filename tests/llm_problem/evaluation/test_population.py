@@ -13,6 +13,11 @@ SUBSPACES = {
     "last layer, also the MLP": lp.subspaces.LoRAXS(2, layers=1, modules=("v_proj", "o_proj", "up_proj", "down_proj")),
     "all layers": lp.subspaces.LoRAXS(2),
     "random": lp.subspaces.RandomSubspace(5, layers=2),
+    "groups of entries": lp.subspaces.SparseProjection(40, layers=2),
+    "structured": lp.subspaces.Fastfood(40, layers=1),
+    "scales": lp.subspaces.Scales(layers=2),
+    "scales of the last layer": lp.subspaces.Scales(layers=1, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
+    "norms and biases": lp.subspaces.NormsAndBiases(layers=2),
 }
 COUNTS = (1, 2, 7, 16, 33)
 

@@ -34,6 +34,13 @@ SUBSPACES = {
     "all layers": lp.subspaces.LoRAXS(2),
     "first layer": lp.subspaces.RandomSubspace(5, layers=[0]),
     "outside the layers": lp.subspaces.FullVector(),
+    "groups of entries": lp.subspaces.SparseProjection(40, layers=2, modules=("k_proj", "o_proj", "up_proj")),
+    "structured": lp.subspaces.Fastfood(40, layers=1),
+    "scales": lp.subspaces.Scales(layers=2),
+    "scales of the last layer": lp.subspaces.Scales(layers=1, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
+    "scales after attention": lp.subspaces.Scales(layers=2, modules=("up_proj", "down_proj")),
+    "norms and biases": lp.subspaces.NormsAndBiases(layers=2, scale=0.3),
+    "norms of the last layer": lp.subspaces.NormsAndBiases(layers=1, biases=False, scale=0.3),
 }
 
 

@@ -10,14 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from llm_problem.subspaces import SUBSPACES, FullVector, LoRAXS, RandomSubspace, Subspace
+from llm_problem.subspaces import (
+    SUBSPACES,
+    Fastfood,
+    FullVector,
+    LoRAXS,
+    NormsAndBiases,
+    RandomSubspace,
+    Scales,
+    SparseProjection,
+    Subspace,
+)
 
 EXAMPLES = {
     "full": FullVector(),
     "lora-xs": LoRAXS(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "random": RandomSubspace(7, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "sparse-projection": SparseProjection(19, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "fastfood": Fastfood(19, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "scales": Scales(layers=2),
+    "norms-and-biases": NormsAndBiases(layers=2, final_norm=True),
 }
-RANDOM = {"random"}
+RANDOM = {"random", "sparse-projection", "fastfood"}
 CHOOSING = [kind for kind, cls in SUBSPACES.items() if "modules" in inspect.signature(cls).parameters]
 FAMILIES = ["llama", "gpt2", "gpt_neox", "bert"]  # plain, fused and transposed, fused and interleaved, encoder
 
@@ -229,6 +243,12 @@ def test_layers_count_from_the_end_or_by_number(kind, model):
         (LoRAXS(3, modules="q_proj"), 9 * 3),
         (LoRAXS(8, layers=1, modules=("*_proj",)), 64 * 7),
         (RandomSubspace(11, layers=1), 11),
+        (SparseProjection(11, layers=1), 11),
+        (Fastfood(11, layers=1), 11),
+        (Scales(layers=2), 2 * (16 + 16 + 48)),
+        (Scales(layers=1, modules="q_proj"), 32),
+        (NormsAndBiases(layers=2), 2 * 2 * 32),
+        (NormsAndBiases(final_norm=True), (3 * 2 + 1) * 32),
     ],
 )
 def test_dimension(subspace, dimension, model):
