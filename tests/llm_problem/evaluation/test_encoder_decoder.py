@@ -28,6 +28,8 @@ SUBSPACES = {
     "first layer": lp.subspaces.RandomSubspace(5, layers=[0]),
     "encoder": lp.subspaces.LoRAXS(2, layers=1, modules=("encoder.q_proj", "encoder.down_proj")),
     "all": lp.subspaces.FullVector(),
+    "scales": lp.subspaces.Scales(layers=1, modules=("k_proj", "cross_v_proj", "down_proj", "encoder.down_proj")),
+    "norms and biases": lp.subspaces.NormsAndBiases(layers=2, scale=0.3),
 }
 
 
