@@ -72,7 +72,7 @@ class NormsAndBiases(Subspace):
         # A model without biases is searched by its norms where both may move.
         if missing and (len(missing) == len(chosen) or "final_norm" in missing):
             have = ", ".join(f"{name} ({len(modules)})" for name, modules in there.items() if modules) or "none of them"
-            raise ValueError(f"the chosen layers of this model have no {' and no '.join(missing)}; there are {have}")
+            raise ValueError(f"this model has no {' and no '.join(missing)} to move here; there are {have}")
         groups = [_tensors(model.model, modules, gains=name != "biases") for name, modules in chosen.items() if modules]
         return BoundNormsAndBiases(self, model, groups)
 

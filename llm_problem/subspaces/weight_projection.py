@@ -50,9 +50,8 @@ class WeightProjection(Subspace):
         needed, free = self.bytes_needed(size), psutil.virtual_memory().available
         if needed > free:
             raise ValueError(
-                f"a {self.kind} projection of {size} weights to dimension {self.dimension} needs "
-                f"{needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: choose fewer modules or layers, or a "
-                "smaller dimension"
+                f"projecting {size} weights to dimension {self.dimension} ({self.kind}) needs {needed / 2**30:.1f} "
+                f"GiB, {free / 2**30:.1f} GiB are free: choose fewer modules or layers, or a smaller dimension"
             )
         return targets
 
