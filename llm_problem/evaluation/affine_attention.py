@@ -46,6 +46,8 @@ def affine_attention(layer: Layer, started: Sequence[Started], places: Places) -
         started: the fixed parts of its projections' outputs.
         places: who asks.
     """
+    if layer.head_norms_move or any(projection.features.numbers for projection in layer.inputs):
+        return None
     sides = _sides(layer, started)
     if sides is None:
         return None
@@ -91,7 +93,7 @@ def _sides(layer: Layer, started: Sequence[Started]) -> tuple[Side, Side] | None
 class _Affine:
     def __init__(self, layer: Layer, started: Sequence[Started], places: Places, query: Side, values: Side) -> None:
         self.layer, self.places, self.query, self.values = layer, places, query, values
-        q, k, v = layer.split([s.y.clone() for s in started])
+        q, k, v = layer.split([s.y.clone() for s in started if s.y is not None])
         q, k = layer.turned(q, k, places)
         left = None
         if query.moves:

@@ -29,6 +29,7 @@ from llm_problem.evaluation.replay import NotReplayableError
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.models.families import ENCODER_DECODERS, Family, family_of
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.norms import tensors_after_layers
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
@@ -236,9 +237,11 @@ def fixed_modules(model: Any, family: Family, moved: set[int]) -> dict[nn.Module
     """
     stack = model.get_submodule(family.layers)
     in_layer = [{id(p) for p in layer.parameters()} & moved for layer in stack]
-    # A moved tensor outside the layers (embeddings, norm, head) counts as below all of them.
-    outside = len(set().union(*in_layer)) < len(moved)
-    first = 0 if outside else next(number for number, inside in enumerate(in_layer) if inside)
+    parameters = dict(model.named_parameters())
+    after = {id(parameters[name]) for name in tensors_after_layers(model)} & moved
+    # A moved tensor elsewhere outside the layers (embeddings, head) counts as below all of them.
+    outside = len(set().union(after, *in_layer)) < len(moved)
+    first = 0 if outside else next((number for number, inside in enumerate(in_layer) if inside), len(stack) - 1)
     answers: dict[nn.Module, nn.Module] = {stack[number]: stack[first - 1] for number in range(first)}
     for layer in stack[first:]:
         for name in ("cross_k_proj", "cross_v_proj"):

@@ -44,7 +44,7 @@ class FrozenLinear:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, library: str) -> None:
         self.outputs, self.inputs = weight.shape
-        self.dtype, self.library, self._bias = weight.dtype, library, bias
+        self.dtype, self.library, self.bias = weight.dtype, library, bias
         if library == "onednn":
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), LAYOUT_ROWS)
             self.nbytes = weight.numel() * weight.element_size()
@@ -55,9 +55,9 @@ class FrozenLinear:
         """(M, N) of x (M, K); computed in the weight's precision, answered in that of x."""
         low = x.to(self.dtype)
         if self.library == "onednn":
-            y = torch.ops.mkldnn._linear_pointwise(low, self._weight, self._bias, "none", [], "")
+            y = torch.ops.mkldnn._linear_pointwise(low, self._weight, self.bias, "none", [], "")
         else:
-            y = linear(low, self._weight, self._bias)
+            y = linear(low, self._weight, self.bias)
         return y.to(x.dtype)
 
 

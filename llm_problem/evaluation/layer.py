@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ import torch
 from llm_problem.evaluation.affine_attention import affine_attention
 from llm_problem.evaluation.attention import AttentionGroups, Heads, attend
 from llm_problem.evaluation.gemm import WeightStore
-from llm_problem.evaluation.pieces import activation, norm, reordered
+from llm_problem.evaluation.moved_norm import Norm
+from llm_problem.evaluation.pieces import activation
 from llm_problem.evaluation.prefix import PutPrefix
 from llm_problem.evaluation.projection import Numbered, Part, Projection, Started
 from llm_problem.evaluation.rotary import head_order, turn
@@ -38,6 +39,16 @@ class Places:
     turn_queries: torch.Tensor | None  # (p, rotary size / 2) complex, None where the model has no rotary positions
     turn_keys: torch.Tensor | None  # (T, rotary size / 2) complex
     prompt: torch.Tensor  # (m,) where a prompt stands
+
+
+class Moved(NamedTuple):
+    """What x moves in a layer, directly or through what it reads."""
+
+    read: bool  # what attention reads, its norm
+    inputs: bool  # queries, keys or values, or a prefix beside them
+    output: bool  # attention's output projection
+    mlp_read: bool  # what the MLP reads, its norm
+    mlp: bool
 
 
 class Layer:
@@ -76,8 +87,9 @@ class Layer:
         config, family = model.config, FAMILIES[model.config.model_type]
         form = family.form
         assert form is not None
-        targets, layer = layer_targets(model, index), model.get_submodule(f"{family.layers}.{index}")
-        attention = layer.get_submodule(family.parts["q_proj"].module.rpartition(".")[0])
+        path, attention_path = f"{family.layers}.{index}", family.parts["q_proj"].module.rpartition(".")[0]
+        targets, layer = layer_targets(model, index), model.get_submodule(path)
+        attention = layer.get_submodule(attention_path)
         self.last, self.residual = last, form.residual(config)
         self.heads = int(config.num_attention_heads)
         self.size = targets["q_proj"].shape[0] // self.heads
@@ -85,9 +97,12 @@ class Layer:
         self.scale = float(attention.scaling)
         self.rotary = rotary if getattr(attention, "use_rope", True) else 0
         within = head_order(self.size, self.rotary)
-        self.norms = [norm(layer.get_submodule(name)) for name in form.norms]
-        self.query_norm = reordered(getattr(attention, "q_norm", None), within)
-        self.key_norm = reordered(getattr(attention, "k_norm", None), within)
+        self.norms = [Norm(layer.get_submodule(name), f"{path}.{name}", deltas) for name in form.norms]
+        self.query_norm, self.key_norm = (
+            None if module is None else Norm(module, f"{path}.{attention_path}.{name}", deltas, within)
+            for name in ("q_norm", "k_norm")
+            for module in [getattr(attention, name, None)]
+        )
         self.activation = activation(layer.get_submodule(form.activation))
 
         def part(name: str, turned: bool = False) -> Part:
@@ -107,20 +122,35 @@ class Layer:
         self.down = projection([part("down_proj")], after)
         prefixes = [number for number, delta in deltas if isinstance(delta, PrefixDelta)]
         self.prefix = None if cache is None else PutPrefix(cache, within, prefixes, self.output.dtype)
-        covered = {m.number for p in self.projections for m in p.moves}.union(prefixes)
-        if missing := [number for number, _ in deltas if number not in covered]:
-            raise KeyError(f"deltas {missing} move no projection of layer {index}")
+        pieces: list[Projection | Norm] = [*self.projections, *self.norms, *self.head_norms]
+        covered = set(prefixes).union(*(piece.numbers for piece in pieces))
+        if missing := [getattr(delta, "parameter", "") for number, delta in deltas if number not in covered]:
+            raise KeyError(f"{', '.join(missing)} is no projection, bias or norm that is run here")
 
     @property
     def projections(self) -> list[Projection]:
         return [p for p in (*self.inputs, self.output, self.gate, self.up, self.down) if p is not None]
 
     @property
-    def moved(self) -> list[bool]:
-        """Whether x moves attention's inputs (or a prefix beside them), its output, the MLP."""
-        mlp = [p for p in (self.gate, self.up, self.down) if p is not None]
-        inputs, output, last = (any(p.moves for p in group) for group in (self.inputs, [self.output], mlp))
-        return [inputs or (self.prefix is not None and self.prefix.moved), output, last]
+    def head_norms(self) -> list[Norm]:
+        """The norms of queries and keys, where there are any."""
+        return [n for n in (self.query_norm, self.key_norm) if n is not None]
+
+    @property
+    def head_norms_move(self) -> bool:
+        return any(n.numbers for n in self.head_norms)
+
+    @property
+    def moved(self) -> Moved:
+        first, second = (bool(n.numbers) for n in self.norms)
+        if self.residual == "post":  # there the first norm follows attention, and the second the MLP
+            read, mlp_read = False, first
+        else:
+            read, mlp_read = first, second
+        beside = self.prefix is not None and self.prefix.moved
+        inputs = read or beside or self.head_norms_move or any(p.numbers for p in self.inputs)
+        mlp = mlp_read or any(p.numbers for p in (self.gate, self.up, self.down) if p is not None)
+        return Moved(read, inputs, bool(self.output.numbers), mlp_read, mlp)
 
     def run(
         self, h: torch.Tensor, places: Places, changes: Sequence[Delta], width: int, memo: Memo | None = None
@@ -135,9 +165,9 @@ class Layer:
             memo: kept from call to call where h is the same in each; None where it is not.
 
         Returns:
-            (1 or width, T or p, hidden), in memory of its own.
+            (1 or width, T or p, hidden), in memory of its own unless x moves nothing in it.
         """
-        inputs_move, output_moves, mlp_moves = self.moved
+        moved = self.moved
 
         def once(name: str, fixed: bool, make: Callable[[], T]) -> T:
             if memo is None or not fixed:
@@ -150,29 +180,30 @@ class Layer:
         asking = once("asking", True, lambda: h if places.keep is None else h.index_select(1, places.keep))
 
         def attended() -> torch.Tensor:
-            started = once("inputs", True, lambda: self._start(h, places))
-            if memo is not None and inputs_move and self.prefix is None:
+            started = once("inputs", not moved.read, lambda: self._start(h, places, changes))
+            if memo is not None and moved.inputs and not moved.read and self.prefix is None:
                 short = once("affine", True, lambda: affine_attention(self, started, places))
                 if short is not None:
                     return short(changes, width)
-            return self._attend(started, places, changes, width, kept)
+            return self._attend(started, places, changes, width, kept and not moved.read)
 
         def attention() -> torch.Tensor:
-            started = once("output", not inputs_move, lambda: self.output.start(attended()))
-            return self.output.finish(started, changes, width, kept=kept and not inputs_move)
+            started = once("output", not moved.inputs, lambda: self.output.start(attended()))
+            return self.output.finish(started, changes, width, kept=kept and not moved.inputs)
 
-        fixed = not (inputs_move or output_moves)
+        fixed = not (moved.inputs or moved.output)
         if self.residual == "parallel":
-            mlp = once("mlp", not mlp_moves, lambda: self._mlp(self.norms[1](asking), changes, width))
+            mlp = once("mlp", not moved.mlp, lambda: self._mlp(self.norms[1](asking, changes), changes, width))
             return once("attention", fixed, attention) + mlp + asking
         middle = once("middle", fixed, lambda: _add(attention(), asking))
-        if self.residual == "pre":
-            return _add(self._mlp(once("normed", fixed, lambda: self.norms[1](middle)), changes, width), middle)
-        normed = once("normed", fixed, lambda: self.norms[0](middle))
-        return self.norms[1](self._mlp(normed, changes, width) + normed)
+        norm = self.norms[0 if self.residual == "post" else 1]
+        normed = once("normed", fixed and not moved.mlp_read, lambda: norm(middle, changes))
+        beside = normed if self.residual == "post" else middle
+        after = once("after", fixed and not moved.mlp, lambda: _add(self._mlp(normed, changes, width), beside))
+        return self.norms[1](after, changes) if self.residual == "post" else after
 
-    def _start(self, h: torch.Tensor, places: Places) -> list[Started]:
-        x = h if self.residual == "post" else self.norms[0](h)
+    def _start(self, h: torch.Tensor, places: Places, changes: Sequence[Delta]) -> list[Started]:
+        x = h if self.residual == "post" else self.norms[0](h, changes)
         if len(self.inputs) == 1:
             return [self.inputs[0].start(x)]
         asking = x if places.keep is None else x.index_select(1, places.keep)
@@ -186,7 +217,7 @@ class Layer:
         if kept:
             outputs = [y.clone() if y is s.y else y for y, s in zip(outputs, started, strict=True)]
         q, k, v = self.split(outputs)
-        q, k = self.turned(q, k, places)
+        q, k = self.turned(q, k, places, changes)
         if self.prefix is not None:
             k, v = self.prefix.put(k, v, places.prompt, changes, width)
         return attend(places.groups, _heads(q), _heads(k), _heads(v), self.scale)
@@ -197,10 +228,12 @@ class Layer:
         q, k, v = (t.unflatten(-1, (-1, self.size)) for t in parts)
         return q, k, v
 
-    def turned(self, q: torch.Tensor, k: torch.Tensor, places: Places) -> tuple[torch.Tensor, torch.Tensor]:
+    def turned(
+        self, q: torch.Tensor, k: torch.Tensor, places: Places, changes: Sequence[Delta] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and keys normed and turned by position, in place where the model does not norm them."""
-        q = q if self.query_norm is None else self.query_norm(q)
-        k = k if self.key_norm is None else self.key_norm(k)
+        q = q if self.query_norm is None else self.query_norm(q, changes)
+        k = k if self.key_norm is None else self.key_norm(k, changes)
         if self.rotary:
             assert places.turn_queries is not None and places.turn_keys is not None
             turn(q, places.turn_queries[:, None], self.rotary)
@@ -218,14 +251,15 @@ class Layer:
 
     def gemms(self, rows: int, asking: int, *, first: bool) -> list[tuple[int, int, int, int]]:
         """The frozen products of one evaluation: (count, rows, inputs, outputs); `first`: what is kept is left out."""
-        inputs_move, _, mlp_moves = self.moved
+        moved = self.moved
         after = asking if self.last else rows
         wanted = []
-        if not first:
+        if not first or moved.read:
             wanted += [(p, asking if self.last and p is self.inputs[0] else rows) for p in self.inputs]
-        if not first or inputs_move:
+        if not first or moved.inputs or self.output.features.inputs:
             wanted.append((self.output, after))
-        if not first or mlp_moves or self.residual != "parallel":
+        before = self.residual != "parallel" and (moved.inputs or moved.output)  # what the MLP reads follows attention
+        if not first or moved.mlp or before:
             wanted += [(p, after) for p in (self.gate, self.up, self.down) if p is not None]
         return [(1, m, p.linear.inputs, p.linear.outputs) for p, m in wanted]
 

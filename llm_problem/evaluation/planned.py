@@ -11,24 +11,18 @@ from llm_problem.evaluation.gemm import WeightStore, working_dtype
 from llm_problem.evaluation.layer import Layer, Memo, Places
 from llm_problem.evaluation.packed_attention import attention_packed
 from llm_problem.evaluation.packing import Row
-from llm_problem.evaluation.projection import Started
+from llm_problem.evaluation.projection import Numbered, Started
 from llm_problem.evaluation.prompted import embeddings_moved
 from llm_problem.evaluation.reading import Reader
 from llm_problem.evaluation.rotary import turns
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.norms import tensors_after_layers
 from llm_problem.models.prompts import prompt_cache
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import (
-    Delta,
-    EmbeddingDelta,
-    FactorDelta,
-    LowRankDelta,
-    PrefixDelta,
-    WeightDelta,
-)
+from llm_problem.subspaces.deltas import Delta, DenseDelta, EmbeddingDelta, PrefixDelta
 
 
 class NotPlannedError(ValueError):
@@ -65,7 +59,8 @@ class PlannedEngine:
         precision: of the frozen products, None for that of the weights.
 
     Raises:
-        NotPlannedError: something is moved that is no projection of a layer, or the family's form is not known.
+        NotPlannedError: something is moved that is no projection, bias or norm of a layer, nor the norm after them,
+            or the family's form is not known.
     """
 
     def __init__(
@@ -82,8 +77,9 @@ class PlannedEngine:
             raise NotPlannedError(f"the form of {model.model.config.model_type} layers is not known here")
         self._stack = model.model.get_submodule(family.layers)
         self.device = next(model.model.parameters()).device
-        by_layer, self._embeddings = _by_layer(subspace, family.layers, self.device)
-        self.first, count = 0 if self._embeddings else min(by_layer), len(self._stack)
+        by_layer, after, self._embeddings = _by_layer(subspace, model.model, family.layers, self.device)
+        count = len(self._stack)
+        self.first = 0 if self._embeddings else min(by_layer, default=count - 1)
         rotary = self._rotary()
         prefixes = any(isinstance(delta, PrefixDelta) for deltas in by_layer.values() for _, delta in deltas)
         cache = prompt_cache(model, subspace.prompt) if prefixes else None
@@ -103,7 +99,7 @@ class PlannedEngine:
                 )
                 for index in range(self.first, count)
             ]
-            self.reader = Reader(store, model.model, len(row.keep), precision)
+            self.reader = Reader(store, model.model, len(row.keep), precision, after)
         except (KeyError, AttributeError, ValueError) as error:
             raise NotPlannedError(f"it has a piece that is not known here: {error}") from error
 
@@ -131,7 +127,7 @@ class PlannedEngine:
             places = kept.at_keep if layer.last else kept.everywhere
             h = layer.run(h, places, changes, len(X), memo)
             memo = None
-        return self.reader.contrast(h, row) if contrast else self.reader.log_probs(h, row)
+        return self.reader.contrast(h, row, changes) if contrast else self.reader.log_probs(h, row, changes)
 
     def layer_gemms(self, rows: list[Row]) -> list[tuple[int, int, int, int]]:
         """The frozen matrix products of one evaluation but for the head: (count, rows, inputs, outputs)."""
@@ -192,24 +188,29 @@ class PlannedEngine:
 
 
 def _by_layer(
-    subspace: BoundSubspace, path: str, device: torch.device
-) -> tuple[dict[int, list[tuple[int, Delta]]], list[int]]:
-    """Layer → its deltas, numbered as the subspace returns them; and the numbers of those of the embeddings."""
-    found: dict[int, list[tuple[int, Delta]]] = {}
+    subspace: BoundSubspace, model: Any, path: str, device: torch.device
+) -> tuple[dict[int, list[Numbered]], list[Numbered], list[int]]:
+    """Layer → its deltas, numbered as the subspace returns them; those of what stands after the layers; and the
+    numbers of those of the embeddings."""
+    found: dict[int, list[Numbered]] = {}
+    after: list[Numbered] = []
     embeddings: list[int] = []
+    behind = tensors_after_layers(model)
     deltas = subspace.deltas(torch.zeros((1, subspace.dimension), dtype=torch.float64, device=device))
     for number, delta in enumerate(deltas):
         if isinstance(delta, EmbeddingDelta):
             embeddings.append(number)
         elif isinstance(delta, PrefixDelta):
             found.setdefault(delta.layer, []).append((number, delta))
-        elif not isinstance(delta, LowRankDelta | FactorDelta | WeightDelta):
+        elif isinstance(delta, DenseDelta) and delta.value.ndim > 2:
             raise NotPlannedError("x moves whole tensors")
+        elif delta.parameter in behind:
+            after.append((number, delta))
         elif (layer := layer_number(path, delta.parameter)) is None:
             raise NotPlannedError(f"x moves {delta.parameter}, which is in no layer")
         else:
             found.setdefault(layer, []).append((number, delta))
-    return found, embeddings
+    return found, after, embeddings
 
 
 def _size(value: Any) -> int:

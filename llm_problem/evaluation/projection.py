@@ -6,6 +6,7 @@ depend on x, W x and R x are computed once. The part that x moves is the core C,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from llm_problem.evaluation.feature_moves import FeatureMoves
 from llm_problem.evaluation.gemm import FrozenLinear, WeightStore, fastest_library, working_dtype
 from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Target
-from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta, WeightDelta
+from llm_problem.subspaces.deltas import (
+    Delta,
+    DenseDelta,
+    FactorDelta,
+    LowRankDelta,
+    ScaleDelta,
+    WeightDelta,
+)
 
 Numbered = tuple[int, Delta]
 """A delta and its number in what the subspace returns."""
@@ -46,7 +55,7 @@ class Started:
     """What a projection makes of an input before x comes in."""
 
     x: torch.Tensor  # (n, M, K)
-    y: torch.Tensor  # (n, M, N)
+    y: torch.Tensor | None  # (n, M, N); None where the product's input is scaled first
     low: torch.Tensor | None  # (n, M, Σr)
 
     @property
@@ -79,10 +88,16 @@ class Projection:
         self.columns = [slice(int(end) - len(part.order), int(end)) for part, end in zip(parts, ends, strict=True)]
         self.linear = _frozen(store, model, parts, rows, precision)
         self.dtype = working_dtype(self.linear.dtype)
+        self.features = FeatureMoves(self.linear.outputs, self.linear.bias, self.dtype)
         self.moves: list[Move] = []
         rights: list[torch.Tensor] = []
         start = 0
         for number, delta in deltas:
+            if (whole := _whole(delta, parts)) is not None:
+                if (place := _place(whole, parts)) is not None:
+                    assert isinstance(delta, ScaleDelta | DenseDelta)
+                    self.features.add(number, delta, place[0], torch.from_numpy(place[1]))
+                continue
             if not isinstance(delta, LowRankDelta | FactorDelta | WeightDelta):
                 continue
             if (place := _place(delta.target, parts)) is None:
@@ -105,16 +120,25 @@ class Projection:
             library = fastest_library(rows, right.shape[1], right.shape[0], right.dtype, right.device)
             self.right = FrozenLinear(right, None, library)
 
+    @property
+    def numbers(self) -> set[int]:
+        """Of the deltas that move it."""
+        return {move.number for move in self.moves} | self.features.numbers
+
     def start(self, x: torch.Tensor) -> Started:
         """The frozen products for an input (n, M, K)."""
         flat = x.reshape(-1, x.shape[-1])
-        y = self.linear(flat).view(*x.shape[:2], -1)
+        y = None if self.features.inputs else self._product(x)
         low = None if self.right is None else self.right(flat).view(*x.shape[:2], -1)
         return Started(x, y, low)
 
     def finish(self, started: Started, changes: Sequence[Delta], width: int, *, kept: bool) -> torch.Tensor:
         """(width or n, M, N) with the changes of `width` candidates; `kept`: `started` is needed again."""
         y = started.y
+        if y is None:
+            y, kept = self._product(self.features.scaled(started.x, changes)), False
+        if self.features.scales or self.features.biases:
+            y, kept = self.features.moved(y, changes, width, kept=kept), False
         if not self.moves:
             return y
         if len(y) != width:
@@ -134,6 +158,10 @@ class Projection:
         delta = changes[move.number]
         assert isinstance(delta, LowRankDelta) and started.low is not None
         return through_core(started.low[..., move.low], delta.core.to(self.dtype))
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        """The frozen product (n, M, N) of an input (n, M, K)."""
+        return self.linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:2], -1)
 
     def _add(self, y: torch.Tensor, started: Started, move: Move, delta: Delta) -> None:
         if isinstance(delta, LowRankDelta):
@@ -170,24 +198,31 @@ def _frozen(
             stored = plain(parameters[part.target.parameter])
             index = torch.as_tensor(part.order, device=stored.device)
             weights.append((stored.T if part.target.transposed else stored)[index])
-            bias = parameters.get(part.target.parameter.removesuffix("weight") + "bias")
+            bias = parameters.get(part.target.bias)
             biases.append(None if bias is None else bias.detach()[index])
         if all(bias is None for bias in biases):
             return torch.cat(weights), None
         filled = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
         return torch.cat(weights), torch.cat(filled)
 
-    names = [
-        name
-        for part in parts
-        for name in (part.target.parameter, part.target.parameter.removesuffix("weight") + "bias")
-    ]
+    names = [name for part in parts for name in (part.target.parameter, part.target.bias)]
     tensors = [parameters[name] for name in names if name in parameters]
     key = (
         tuple((part.target.parameter, part.order.tobytes()) for part in parts),
         tuple((id(t), t.data_ptr(), t._version, t.dtype) for t in tensors),
     )
     return store.get(key, build, rows, precision)
+
+
+def _whole(delta: Delta, parts: Sequence[Part]) -> Target | None:
+    """The weight whose output features a scale or a bias moves, seen whole for a bias; None for anything else."""
+    if isinstance(delta, ScaleDelta):
+        return delta.target
+    if isinstance(delta, DenseDelta):
+        for part in parts:
+            if part.target.bias == delta.parameter:
+                return dataclasses.replace(part.target, rows=None)
+    return None
 
 
 def _place(target: Target, parts: Sequence[Part]) -> tuple[slice, np.ndarray] | None:

@@ -7,17 +7,21 @@ logits are never all in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
 
 from llm_problem.evaluation.gemm import FrozenLinear, WeightStore
+from llm_problem.evaluation.moved_norm import Norm
 from llm_problem.evaluation.packing import Row
-from llm_problem.evaluation.pieces import in_working_precision, norm
+from llm_problem.evaluation.pieces import in_working_precision
+from llm_problem.evaluation.projection import Numbered
 from llm_problem.models.families import FAMILIES
+from llm_problem.models.norms import is_norm
 from llm_problem.models.quantised import plain
+from llm_problem.subspaces.deltas import Delta
 
 BLOCK = 4096  # tokens of the vocabulary at once
 LOGITS = 4_194_304  # at most this many logits at once (16 MiB in single precision)
@@ -31,27 +35,36 @@ class Reader:
         model: the transformers model.
         rows: how many places are read at once, for the choice of the matrix library.
         precision: of the products with the vocabulary, None for that of the weights.
+        deltas: those that move norms before the head, numbered.
+
+    Raises:
+        KeyError, ValueError: a delta that moves something else there.
     """
 
-    def __init__(self, store: WeightStore, model: Any, rows: int, precision: torch.dtype | None) -> None:
+    def __init__(
+        self, store: WeightStore, model: Any, rows: int, precision: torch.dtype | None, deltas: Sequence[Numbered] = ()
+    ) -> None:
         form = FAMILIES[model.config.model_type].form
         assert form is not None
-        self._tail = [_piece(model, piece) for piece in form.tail]
+        self._tail = [_piece(model, piece, deltas) for piece in form.tail]
+        covered = set().union(*(piece.numbers for piece in self._tail if isinstance(piece, Norm)))
+        if missing := [getattr(delta, "parameter", "") for number, delta in deltas if number not in covered]:
+            raise KeyError(f"{', '.join(missing)} is no norm that is run here")
         head = model.get_output_embeddings()
         self._weight, self._bias = plain(head.weight), None if head.bias is None else head.bias.detach()
         self._store, self._rows, self._precision = store, rows, precision
         self._blocks: list[FrozenLinear] | None = None
 
-    def contrast(self, h: torch.Tensor, row: Row) -> torch.Tensor:
+    def contrast(self, h: torch.Tensor, row: Row, changes: Sequence[Delta] = ()) -> torch.Tensor:
         """Logits (n, e) float64 of the entries, for hidden states h (n, p, hidden): log-probabilities but for a
-        constant at each place."""
+        constant at each place. Where the final norm moves, n is that of the `changes`."""
         bias = None if self._bias is None else self._bias[row.words].to(h.dtype)
-        logits = linear(self._end(h), self._weight[row.words].to(h.dtype), bias)  # (n, p, k)
+        logits = linear(self._end(h, changes), self._weight[row.words].to(h.dtype), bias)  # (n, p, k)
         return logits[:, row.place_of_entry, row.word_of_entry].double()
 
-    def log_probs(self, h: torch.Tensor, row: Row) -> torch.Tensor:
-        """Log-probabilities (n, e) float64 of the entries, for hidden states h (n, p, hidden)."""
-        h = self._end(h)
+    def log_probs(self, h: torch.Tensor, row: Row, changes: Sequence[Delta] = ()) -> torch.Tensor:
+        """Log-probabilities (n, e) float64 of the entries, for hidden states and `changes` as in `contrast`."""
+        h = self._end(h, changes)
         n, p, _ = h.shape
         flat = h.reshape(n * p, -1)
         entry_row = (torch.arange(n, device=h.device)[:, None] * p + row.place_of_entry).ravel()  # (n · e,)
@@ -69,9 +82,9 @@ class Reader:
         hidden, vocabulary = self._weight.shape[1], self._weight.shape[0]
         return [(hidden, min(BLOCK, vocabulary - start)) for start in range(0, vocabulary, BLOCK)]
 
-    def _end(self, h: torch.Tensor) -> torch.Tensor:
+    def _end(self, h: torch.Tensor, changes: Sequence[Delta]) -> torch.Tensor:
         for piece in self._tail:
-            h = piece(h)
+            h = piece(h, changes) if isinstance(piece, Norm) else piece(h)
         return h
 
     def _some(self, h: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -116,7 +129,9 @@ def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
     return largest[:, 0].double() + total.log()
 
 
-def _piece(model: Any, piece: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _piece(
+    model: Any, piece: str | Callable[[Any], Any], deltas: Sequence[Numbered]
+) -> Norm | Callable[[torch.Tensor], torch.Tensor]:
     """A part of the tail as a function; one that this model does without changes nothing."""
     if not isinstance(piece, str):
         return piece
@@ -124,4 +139,4 @@ def _piece(model: Any, piece: str | Callable[[Any], Any]) -> Callable[[Any], Any
     module = getattr(model.get_submodule(parent), name)
     if module is None:
         return lambda h: h
-    return norm(module) if hasattr(module, "variance_epsilon") else in_working_precision(module)
+    return Norm(module, piece, deltas) if is_norm(module) else in_working_precision(module)

@@ -18,6 +18,7 @@ from llm_problem.evaluation.prompted import embeddings_moved, moved_cache
 from llm_problem.evaluation.reading import log_normaliser
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
+from llm_problem.models.norms import tensors_after_layers
 from llm_problem.models.prompts import prompt_cache
 from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
@@ -36,7 +37,7 @@ class StockEngine:
         self.model = model.model
         path = FAMILIES[self.model.config.model_type].layers
         self.stack = self.model.get_submodule(path)
-        self.first = first_moved_layer(path, len(self.stack), subspace.parameters)
+        self.first = first_moved_layer(self.model, path, subspace.parameters)
         self._cache = None  # what the pretrained model keeps of a prompt, where a prefix is moved
         if subspace.prompt:
             x0 = torch.zeros((1, subspace.dimension), dtype=torch.float64, device=self.model.device)
@@ -103,14 +104,16 @@ class StockEngine:
         return output.logits[0]
 
 
-def first_moved_layer(path: str, count: int, parameters: tuple[str, ...]) -> int:
-    """Number of the first layer that any of the moved tensors belongs to; 0 where one is outside the layers.
+def first_moved_layer(model: Any, path: str, parameters: tuple[str, ...]) -> int:
+    """Number of the first layer, in the list at `path`, whose output any of the moved tensors changes.
 
-    A tensor after the layers (final norm, head) moves nothing below it, but is told from the embeddings only by name,
-    and tied heads are both: anything outside the layers counts as the bottom.
+    What is used after the layers only (the final norm) counts as the last of them, which is run in any case. Anything
+    else outside the layers counts as the bottom: a tied head is the embeddings too.
     """
-    first = count - 1
+    first, after = len(model.get_submodule(path)) - 1, tensors_after_layers(model)
     for name in parameters:
+        if name in after:
+            continue
         if (number := layer_number(path, name)) is None:
             return 0
         first = min(first, number)

@@ -153,7 +153,7 @@ FAMILIES: dict[str, Family] = {
         Form(
             _BERT_NORMS,
             "intermediate.intermediate_act_fn",
-            ("cls.predictions.transform",),
+            tuple(f"cls.predictions.transform.{piece}" for piece in ("dense", "transform_act_fn", "LayerNorm")),
             lambda config: "post",
         ),
     ),

@@ -34,6 +34,11 @@ class Target:
     stored_rows: int = 0
     """Output features of the whole stored tensor."""
 
+    @property
+    def bias(self) -> str:
+        """Name that the stored bias of the same module has, where there is one."""
+        return self.parameter.removesuffix("weight") + "bias"
+
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
         """W (out, in) from the stored tensor; a view where no rows are picked."""
         weight = tensor.T if self.transposed else tensor
@@ -137,7 +142,7 @@ def layer_numbers(layers: Layers, count: int) -> list[int]:
 def _available(model: Any, family: Family, index: int, layer: nn.Module) -> dict[str, Target]:
     """All targets of one layer: the family's names first, then the module's own."""
     prefix = f"{family.layers}.{index}"
-    linear = {name: module for name, module in layer.named_modules() if _is_linear(module)}
+    linear = {name: module for name, module in layer.named_modules() if is_linear(module)}
     found: dict[str, Target] = {}
     for name, part in family.parts.items():
         if part.module in linear:
@@ -149,7 +154,8 @@ def _available(model: Any, family: Family, index: int, layer: nn.Module) -> dict
     return found
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies by a matrix (Linear, GPT-2's Conv1D and the like)."""
     weight = getattr(module, "weight", None)
     return isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
 

@@ -6,7 +6,7 @@ moves all chosen weights by the same amount.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,16 +14,14 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.quantised import plain
-from llm_problem.models.targets import Target, find_targets
-from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
-from llm_problem.subspaces.deltas import Delta, WeightDelta
-from llm_problem.subspaces.draws import basis_generator, require_memory
-from llm_problem.subspaces.scale import relative_step
+from llm_problem.models.targets import Target
+from llm_problem.subspaces.deltas import Delta
+from llm_problem.subspaces.draws import basis_generator
+from llm_problem.subspaces.weight_projection import BoundWeightProjection, WeightProjection
 
 
 @dataclass(frozen=True)
-class RandomSubspace(Subspace):
+class RandomSubspace(WeightProjection):
     """Search a random subspace of the chosen weights.
 
     Args:
@@ -35,54 +33,29 @@ class RandomSubspace(Subspace):
 
     kind: ClassVar[str] = "random"
 
-    dimension: int = 32
-    layers: int | Sequence[int] | None = None
-    modules: str | Sequence[str] = ("q_proj", "v_proj")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(dimension=positive_int("dimension", self.dimension))
-        self._set(layers=layers_value(self.layers), modules=modules_tuple(self.modules))
+    def bytes_needed(self, size: int) -> int:
+        return size * self.dimension * 4
 
     def bind(self, model: LoadedModel, seed: int) -> BoundRandomSubspace:
-        targets = find_targets(model.model, self.modules, self.layers)
-        size = sum(int(np.prod(target.shape)) for target in targets)
-        if self.dimension > size:
-            raise ValueError(f"dimension {self.dimension} is above the number of chosen weights, {size}")
-        require_memory(
-            size * self.dimension * 4,
-            f"a dense projection of {size} weights to dimension {self.dimension}",
-            "fewer modules or layers, or a smaller dimension",
-        )
-        return BoundRandomSubspace(self, model, targets, seed)
+        return BoundRandomSubspace(self, model, self.chosen(model), seed)
 
 
-class BoundRandomSubspace(BoundSubspace):
+class BoundRandomSubspace(BoundWeightProjection):
     """The frozen P of each target, (d, out, in)."""
 
     def __init__(self, config: RandomSubspace, model: LoadedModel, targets: list[Target], seed: int) -> None:
-        self.dimension, self.targets = config.dimension, targets
-        self.parameters = tuple(dict.fromkeys(target.parameter for target in targets))
-        state = dict(model.model.named_parameters())
-        weights = [target.read(plain(state[target.parameter])) for target in targets]
-        length = sum(float(w.double().square().sum()) for w in weights) ** 0.5  # ‖θ‖ of all that is moved
-        # Columns of length c give E‖P x‖² = d c² at x ~ N(0, I), and the weights move together, not each on its own.
-        column = config.scale or relative_step(len(targets), model.layers) * length / config.dimension**0.5
+        super().__init__(config, model, targets)
         rng = basis_generator(seed, _STREAM)
-        sizes = [int(np.prod(target.shape)) for target in targets]
         self.projections = [torch.empty((self.dimension, *target.shape), dtype=torch.float32) for target in targets]
         for k in range(self.dimension):
-            draw = rng.standard_normal(sum(sizes), dtype=np.float32)  # P[:, k] ~ N(0, I)
-            draw *= column / np.sqrt(np.square(draw, dtype=np.float64).sum())
-            for projection, part in zip(self.projections, np.split(draw, np.cumsum(sizes)[:-1]), strict=True):
+            draw = rng.standard_normal(sum(self.sizes), dtype=np.float32)  # P[:, k] ~ N(0, I)
+            draw *= self.column / np.sqrt(np.square(draw, dtype=np.float64).sum())
+            for projection, part in zip(self.projections, np.split(draw, np.cumsum(self.sizes)[:-1]), strict=True):
                 projection[k] = torch.from_numpy(part).view(projection.shape[1:])
-        self.projections = [p.to(w) for p, w in zip(self.projections, weights, strict=True)]
+        self.projections = [p.to(like) for p, like in zip(self.projections, self.like, strict=True)]
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
-        return [
-            WeightDelta(target, torch.einsum("nd,doi->noi", X.to(projection), projection))
-            for target, projection in zip(self.targets, self.projections, strict=True)
-        ]
+        return self.as_deltas([torch.einsum("nd,dm->nm", X.to(p), p.flatten(1)) for p in self.projections])
 
     def basis(self) -> Iterable[torch.Tensor]:
         return iter(self.projections)

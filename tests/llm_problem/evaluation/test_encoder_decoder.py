@@ -30,6 +30,8 @@ SUBSPACES = {
     "factors": lp.subspaces.LoRA(2, layers=1, modules=("q_proj", "cross_v_proj", "down_proj")),
     "diagonal cores": lp.subspaces.SingularValues(3, layers=2, modules=("encoder.v_proj", "v_proj")),
     "all": lp.subspaces.FullVector(),
+    "scales": lp.subspaces.Scales(layers=1, modules=("k_proj", "cross_v_proj", "down_proj", "encoder.down_proj")),
+    "norms and biases": lp.subspaces.NormsAndBiases(layers=2, scale=0.3),
 }
 
 

@@ -16,6 +16,11 @@ SUBSPACES = {
     "factors": lp.subspaces.LoRA(3, layers=2, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
     "diagonal cores": lp.subspaces.SingularValues(layers=1),
     "one vector for all": lp.subspaces.TinyLoRA(6, rank=2, layers=2),
+    "groups of entries": lp.subspaces.SparseProjection(40, layers=2),
+    "structured": lp.subspaces.Fastfood(40, layers=1),
+    "scales": lp.subspaces.Scales(layers=2),
+    "scales of the last layer": lp.subspaces.Scales(layers=1, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
+    "norms and biases": lp.subspaces.NormsAndBiases(layers=2),
 }
 COUNTS = (1, 2, 7, 16, 33)
 

@@ -40,6 +40,13 @@ SUBSPACES = {
     "diagonal cores, last layer": lp.subspaces.VeRA(3, layers=1),
     "diagonal cores of full rank": lp.subspaces.SingularValues(layers=2, modules=("q_proj", "v_proj", "up_proj")),
     "one vector for all": lp.subspaces.TinyLoRA(6, rank=2, layers=2, modules=("v_proj", "o_proj", "up_proj")),
+    "groups of entries": lp.subspaces.SparseProjection(40, layers=2, modules=("k_proj", "o_proj", "up_proj")),
+    "structured": lp.subspaces.Fastfood(40, layers=1),
+    "scales": lp.subspaces.Scales(layers=2),
+    "scales of the last layer": lp.subspaces.Scales(layers=1, modules=("q_proj", "v_proj", "o_proj", "down_proj")),
+    "scales after attention": lp.subspaces.Scales(layers=2, modules=("up_proj", "down_proj")),
+    "norms and biases": lp.subspaces.NormsAndBiases(layers=2, scale=0.3),
+    "norms of the last layer": lp.subspaces.NormsAndBiases(layers=1, biases=False, scale=0.3),
 }
 
 

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
@@ -63,14 +64,18 @@ def task_for(kind):
     )
 
 
-def query_and_value(model, layers):
-    """Views (out, in) of the query and value weights of the last layers; writing to them changes the model."""
-    kind = model.config.model_type
-    for layer in {
+def last_layers(model, layers):
+    return {
         "gpt2": lambda: model.transformer.h,
         "bert": lambda: model.bert.encoder.layer,
         "llama": lambda: model.model.layers,
-    }[kind]()[-layers:]:
+    }[model.config.model_type]()[-layers:]
+
+
+def query_and_value(model, layers):
+    """Views (out, in) of the query and value weights of the last layers; writing to them changes the model."""
+    kind = model.config.model_type
+    for layer in last_layers(model, layers):
         if kind == "gpt2":  # fused, and stored as (in, out)
             fused = layer.attn.c_attn.weight
             width = fused.shape[0]
@@ -160,6 +165,77 @@ def add_full(model, x):
         x = x[parameter.numel() :]
 
 
+def add_to_entries(weights, change):
+    """Add one long change (D,) to weights that stand one after another."""
+    for weight, part in zip(weights, np.split(change, np.cumsum([w.numel() for w in weights])[:-1]), strict=True):
+        weight += torch.from_numpy(part).float().reshape(weight.shape)
+
+
+def add_sparse(model, x):
+    """θ_i = θ0_i ± 2 x_j/√n_j, j the group that a permutation dealt entry i out to."""
+    weights = list(query_and_value(model, layers=1))
+    size = sum(w.numel() for w in weights)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x5BA])))
+    order, signs = rng.permutation(size), 2.0 * rng.integers(0, 2, size, dtype=np.uint8) - 1
+    change = np.zeros(size)
+    for j in range(x.size):
+        group = order[j :: x.size]
+        change[group] = 2 * x[j] * signs[group] / np.sqrt(len(group))
+    add_to_entries(weights, change)
+
+
+def add_fastfood(model, x):
+    """Blocks V = S H G Π H B over each other, every matrix written out."""
+    weights = list(query_and_value(model, layers=1))
+    size, q = sum(w.numel() for w in weights), 16
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x5BF])))
+    H, padded, parts = scipy.linalg.hadamard(q), np.pad(x, (0, q - x.size)), []
+    for _ in range(-(-size // q)):
+        B = np.diag(2.0 * rng.integers(0, 2, q) - 1)
+        permutation, g = np.eye(q)[rng.permutation(q)], rng.standard_normal(q)
+        S = np.diag(np.sqrt(rng.chisquare(q, q)))
+        V = S @ H @ np.diag(g) @ permutation @ H @ B / (np.linalg.norm(g) * np.sqrt(q))
+        parts.append(V @ padded)
+    add_to_entries(weights, 4 / np.sqrt(size) * np.concatenate(parts)[:size])
+
+
+def add_scales(model, x):
+    """Keys, values and the feed-forward's inner activations times 1 + 0.3 x, as the weights W + W ∘ 0.3 x."""
+
+    def scale(*tensors, axis=0):
+        nonlocal x
+        count = tensors[0].shape[axis]
+        by, x = 0.3 * x[:count], x[count:]
+        for tensor in tensors:
+            tensor += tensor * torch.from_numpy(by).float().view(-1, *[1] * (tensor.ndim - 1 - axis))
+
+    for layer in last_layers(model, 2):
+        if model.config.model_type == "gpt2":  # fused, and stored as (in, out)
+            weights, biases = layer.attn.c_attn.weight.chunk(3, dim=1), layer.attn.c_attn.bias.chunk(3)
+            for k in (1, 2):
+                scale(weights[k].T, biases[k])
+            scale(layer.mlp.c_proj.weight)
+            continue
+        bert = model.config.model_type == "bert"
+        attention = layer.attention.self if bert else layer.self_attn
+        for module in (attention.key, attention.value) if bert else (attention.k_proj, attention.v_proj):
+            scale(*module.parameters())
+        scale((layer.output.dense if bert else layer.mlp.down_proj).weight, axis=1)
+    assert not x.size
+
+
+def add_norms_and_biases(model, x):
+    """Norms first, then the other biases, each by 0.2 of its root mean square times x."""
+    named = [(name, p) for layer in last_layers(model, 2) for name, p in layer.named_parameters() if p.ndim == 1]
+    norms = [p for name, p in named if "norm" in name.lower() or name.startswith("ln_")]
+    biases = [p for name, p in named if not any(p is norm for norm in norms)]
+    for parameter in norms + biases:
+        step = 0.2 * parameter.double().square().mean().sqrt()
+        parameter += (step * torch.from_numpy(x[: parameter.numel()])).float()
+        x = x[parameter.numel() :]
+    assert not x.size
+
+
 SUBSPACES = {
     "lora": (lp.subspaces.LoRA(2, layers=2, scale=0.2), add_lora),
     "lora-xs": (lp.subspaces.LoRAXS(3, layers=2, scale=1.0), add_lora_xs),
@@ -168,6 +244,10 @@ SUBSPACES = {
     "tiny-lora": (lp.subspaces.TinyLoRA(7, rank=2, layers=2, scale=1.0), add_tiny_lora),
     "vera": (lp.subspaces.VeRA(6, layers=2, scale=0.5), add_vera),
     "full": (lp.subspaces.FullVector(scale=0.003), add_full),
+    "sparse-projection": (lp.subspaces.SparseProjection(50, layers=1, scale=2.0), add_sparse),
+    "fastfood": (lp.subspaces.Fastfood(12, layers=1, scale=4.0), add_fastfood),
+    "scales": (lp.subspaces.Scales(layers=2, scale=0.3), add_scales),
+    "norms-and-biases": (lp.subspaces.NormsAndBiases(layers=2, scale=0.2), add_norms_and_biases),
 }
 
 CASES = [(name, kind) for name in ("tiny_gpt2", "tiny_bert") for kind in SUBSPACES] + [
@@ -212,7 +292,13 @@ def test_language_modelling_loss_equals_plain_transformers(tiny_gpt2, stock, tex
         assert abs(problem(point) - float(torch.stack(losses).mean())) <= 1e-6
 
 
-SMALL = [lp.subspaces.LoRAXS(2, layers=2), lp.subspaces.RandomSubspace(5, layers=1), lp.subspaces.FullVector()]
+SMALL = [
+    lp.subspaces.LoRAXS(2, layers=2),
+    lp.subspaces.RandomSubspace(5, layers=1),
+    lp.subspaces.FullVector(),
+    lp.subspaces.Scales(),
+    lp.subspaces.NormsAndBiases(final_norm=True),
+]
 
 
 @pytest.mark.parametrize("subspace", SMALL, ids=lambda subspace: subspace.kind)

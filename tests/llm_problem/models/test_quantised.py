@@ -27,7 +27,17 @@ def quantised(small_pair):
 
 
 @pytest.mark.parametrize("evaluator", ["serial", "replay"])
-@pytest.mark.parametrize("subspace", [lp.subspaces.LoRAXS(2, layers=2), lp.subspaces.RandomSubspace(4, layers=1)])
+@pytest.mark.parametrize(
+    "subspace",
+    [
+        lp.subspaces.LoRAXS(2, layers=2),
+        lp.subspaces.RandomSubspace(4, layers=1),
+        lp.subspaces.SparseProjection(40, layers=1),
+        lp.subspaces.Scales(layers=2),
+        lp.subspaces.NormsAndBiases(layers=2),
+    ],
+    ids=lambda subspace: subspace.kind,
+)
 @pytest.mark.parametrize("family", ["llama", "opt", "bert"])
 def test_losses_are_those_of_the_numbers(family, subspace, evaluator, quantised, label_task, points):
     pair, dense = quantised(family)

@@ -13,13 +13,17 @@ from hypothesis.extra.numpy import arrays
 
 from llm_problem.subspaces import (
     SUBSPACES,
+    Fastfood,
     FullVector,
     LoRA,
     LoRAXS,
+    NormsAndBiases,
     Prefix,
     RandomSubspace,
+    Scales,
     SingularValues,
     SoftPrompt,
+    SparseProjection,
     Subspace,
     TinyLoRA,
     VeRA,
@@ -35,10 +39,14 @@ EXAMPLES = {
     "random": RandomSubspace(7, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "singular-values": SingularValues(layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "soft-prompt": SoftPrompt("Say it: ", 7),
+    "sparse-projection": SparseProjection(19, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "fastfood": Fastfood(19, layers=2, modules=("q_proj", "v_proj", "down_proj")),
+    "scales": Scales(layers=2),
+    "norms-and-biases": NormsAndBiases(layers=2, final_norm=True),
     "tiny-lora": TinyLoRA(9, rank=2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "vera": VeRA(4, layers=2, modules=("q_proj", "v_proj", "down_proj")),
 }
-RANDOM = {"lora", "prefix", "random", "soft-prompt", "tiny-lora", "vera"}
+RANDOM = {"fastfood", "lora", "prefix", "random", "soft-prompt", "sparse-projection", "tiny-lora", "vera"}
 RANKED = [kind for kind, cls in SUBSPACES.items() if "rank" in inspect.signature(cls).parameters]
 TYPICAL = [
     LoRA(3),
@@ -272,6 +280,12 @@ def test_layers_count_from_the_end_or_by_number(kind, model):
         (VeRA(5, layers=2, searched="b"), (32 + 16) * 2),
         (SingularValues(3, layers=2), 3 * 4),
         (SingularValues(layers=2, modules=("q_proj", "v_proj", "down_proj")), (32 + 16 + 32) * 2),
+        (SparseProjection(11, layers=1), 11),
+        (Fastfood(11, layers=1), 11),
+        (Scales(layers=2), 2 * (16 + 16 + 48)),
+        (Scales(layers=1, modules="q_proj"), 32),
+        (NormsAndBiases(layers=2), 2 * 2 * 32),
+        (NormsAndBiases(final_norm=True), (3 * 2 + 1) * 32),
     ],
 )
 def test_dimension(subspace, dimension, model):
