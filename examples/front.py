@@ -53,7 +53,7 @@ def main(model: str = "tiny-gpt2", evaluations: int | None = None) -> None:
     picture = front_png(
         {name: F[:, ::-1] for name, F in fronts.items()},
         pretrained=(0.0, problem(problem.x0)),
-        title=f"What a lower loss costs: {id}, {budget:,} evaluations each",
+        title=f"{id}: {budget:,} evaluations each",
         labels=("drift from the pretrained model (nats per token)", f"search loss ({problem.unit})"),
     )
     Path("front.png").write_bytes(picture)
