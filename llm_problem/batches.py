@@ -1,4 +1,5 @@
-"""The token batches of a problem: its splits, its numbered minibatches, and the parts that candidates race over."""
+"""The token batches of a problem: its splits, its numbered minibatches, the parts that candidates race over, and the
+neutral text that drift is read on."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ import numpy as np
 from llm_problem.models.loading import LoadedModel
 from llm_problem.tasks.base import Task
 from llm_problem.tasks.batch import TokenBatch
+from llm_problem.tasks.data import Data
+from llm_problem.tasks.neutral import neutral_batch
 from llm_problem.tasks.splits import require_split
 
 KEPT_MINIBATCHES = 8  # evaluators remember what x cannot change of each
@@ -26,12 +29,21 @@ class Batches:
         seed: draws the search examples and the minibatches.
         minibatch: examples of a minibatch, None where there are none.
         prompt: token ids that stand before every text.
+        neutral_text: what drift is read on, None for the embedded prose.
     """
 
     def __init__(
-        self, task: Task, model: LoadedModel, seed: int, minibatch: int | None, prompt: tuple[int, ...] = ()
+        self,
+        task: Task,
+        model: LoadedModel,
+        seed: int,
+        minibatch: int | None,
+        prompt: tuple[int, ...] = (),
+        neutral_text: Data | None = None,
     ) -> None:
         self._task, self._model, self._seed, self._size, self._prompt = task, model, seed, minibatch, prompt
+        self._neutral_text = neutral_text
+        self._neutral: TokenBatch | None = None
         self._splits: dict[str, TokenBatch] = {}
         self._minibatches: OrderedDict[int, TokenBatch] = OrderedDict()  # those asked for last
         self._parts: dict[int, list[TokenBatch]] = {}
@@ -96,3 +108,11 @@ class Batches:
             if count not in self._parts:
                 self._parts[int(count)] = [search.take(np.arange(k, search.examples, count)) for k in range(count)]
             return self._parts[int(count)]
+
+    def neutral(self) -> TokenBatch:
+        """Whole next-token distributions at a few places of the neutral text; errors as for `neutral_batch`."""
+        with self._lock:
+            if self._neutral is None:
+                batch = neutral_batch(self._model, self._neutral_text or Data.of("embedded:prose"))
+                self._neutral = self._prompted(batch) if self._prompt else batch
+            return self._neutral

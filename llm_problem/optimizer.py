@@ -39,7 +39,8 @@ class Optimizer(Protocol):
         Args:
             X: (k, d), the array that `ask` returned.
             F: (k,) losses to be minimised (or (k, m) for several objectives), finite.
-            G: (k, c) constraint values, feasible where ≤ 0, or None.
+            G: (k, c) constraint values, feasible where ≤ 0, finite; given only to an optimizer with a true attribute
+                `handles_constraints`; others are told losses that put what is infeasible behind what is feasible.
         """
         ...
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+# Stands, in another library's hands, for the constraint values of a point whose loss is not finite: it comes last.
+BROKEN = 1e9
+
 
 def float_array(name: str, values: Any) -> np.ndarray:
     """`values` as float64, of whatever shape; None, which numpy would take for NaN, and words are no numbers.

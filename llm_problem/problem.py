@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from llm_problem.batches import Batches
+from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.models.quantised import kinds
+from llm_problem.objectives import Objectives
 from llm_problem.points import candidates, float_array
+from llm_problem.problem_card import problem_card
 from llm_problem.racing import Marks, race
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
@@ -35,8 +38,11 @@ class Problem:
             (PreTrainedModel, tokenizer).
         task: what the model is asked, such as `lp.tasks.Classification.from_csv(…)`.
         subspace: what x means, such as `lp.subspaces.LoRAXS(rank=4, layers=2)`.
-        objective: the one thing minimised, a name that the task offers ("loss", "error").
+        objective: the one thing minimised: a name that the task offers ("loss", "error"), "drift" (KL divergence of the
+            predictions on neutral text from the pretrained model's, nats per token) or "norm" (‖x‖²/d).
         objectives: several of them, instead of `objective`.
+        regularisation: weights ≥ 0 of quantities that are added to the (first) objective, such as {"drift": 0.1}.
+        constraints: limits ≥ 0 of quantities, such as {"drift": 0.5}; see `evaluate_all`.
         seed: draws the search examples and a random basis; the same seed gives the same problem.
         minibatch: examples of a numbered minibatch for `evaluate(X, sample=k)`.
         device: a torch device.
@@ -45,6 +51,7 @@ class Problem:
         evaluator: "auto", "serial" (the reference) or "replay" (fast), see `llm_problem.evaluation`.
         memory_limit: bytes that packed copies of weights and kept activations may take, each; what would pass it is
             computed again each time. None: a quarter of the memory that is free.
+        neutral_text: the text file that drift is read on; None: the embedded prose.
 
     Evaluating has no hidden state: the value depends on x alone (and on the numbered minibatch, where one is asked
     for). Copies made by frameworks share the model; a pickle carries the description only.
@@ -61,17 +68,19 @@ class Problem:
         *,
         objective: str = "loss",
         objectives: Sequence[str] | None = None,
+        regularisation: Mapping[str, float] | None = None,
+        constraints: Mapping[str, float] | None = None,
         seed: int = 0,
         minibatch: int | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         evaluator: str = "auto",
         memory_limit: int | None = None,
+        neutral_text: Any = None,
     ) -> None:
         wanted = tuple(objectives) if objectives is not None else (objective,)
-        spec = ProblemSpec(
-            "", task, subspace, objectives=wanted, seed=seed, minibatch=minibatch, dtype=dtype, evaluator=evaluator
-        )
+        more: Any = {"regularisation": regularisation, "constraints": constraints, "neutral_text": neutral_text}
+        spec = ProblemSpec("", task, subspace, wanted, seed, minibatch, dtype, evaluator, **more)
         loaded = load_model(model, device=device)
         self._start(dataclasses.replace(spec, model=loaded.name), loaded, memory_limit)
 
@@ -86,7 +95,8 @@ class Problem:
         self._spec, self._loaded = spec, loaded
         self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit}
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
-        self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch, self._subspace.prompt)
+        prompt = self._subspace.prompt
+        self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch, prompt, spec.neutral_text)
         self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
         self._fingerprint: str | None = None
         self._closed = False
@@ -98,6 +108,8 @@ class Problem:
             memory=memory_limit,
             precision=None if spec.dtype == "float32" else spec.dtype,
         )
+        self._drift = Drift(self._evaluator, self._batches.neutral)
+        self._objectives = self._objectives_of(spec)
 
     # What it is.
 
@@ -144,9 +156,15 @@ class Problem:
         return self._spec.objectives
 
     @property
+    def constraints(self) -> tuple[tuple[str, float], ...]:
+        """(quantity, limit) of each column of G in `evaluate_all`."""
+        return self._spec.constraints
+
+    @property
     def unit(self) -> str:
-        """The unit of the first objective, such as "nats per example"; empty where it has none."""
-        return self._spec.task.unit if self.objectives[0] == "loss" else ""
+        """The unit of the first objective, such as "nats per example"; empty where it has none, or is a sum."""
+        units = {"loss": self._spec.task.unit, "drift": "nats per token"}
+        return "" if self._spec.regularisation else units.get(self.objectives[0], "")
 
     @property
     def model(self) -> Any:
@@ -188,7 +206,7 @@ class Problem:
         return float(self.evaluate(array[None, :])[0])
 
     def evaluate(self, X: Any, sample: int | None = None) -> np.ndarray:
-        """The losses of n candidates on the search split.
+        """The losses of n candidates on the search split, regularisation included; constraints are not looked at.
 
         Args:
             X: (n, d). A row that is not finite has the loss NaN.
@@ -203,16 +221,17 @@ class Problem:
         """
         if len(self.objectives) != 1:
             raise RuntimeError(f"this problem has the objectives {', '.join(self.objectives)}: use evaluate_all")
-        return self._values(X, sample)[:, 0]
+        return self._open()._objectives.values(self._points(X), self._sample(sample))[:, 0]
 
     def evaluate_all(self, X: Any, sample: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every objective of n candidates on the search split; arguments as for `evaluate`.
+        """Every objective and constraint of n candidates on the search split; arguments as for `evaluate`.
 
         Returns:
-            F (n, m) float64, G (n, 0) (no constraints), and status (n,) of "ok" and "non-finite".
+            F (n, m) float64, G (n, c) float64, each constraint's quantity less its limit (feasible where all are ≤ 0),
+            and status (n,) of "ok" and "non-finite".
         """
-        F = self._values(X, sample)
-        return F, np.empty((len(F), 0)), np.where(np.isfinite(F).all(axis=1), "ok", "non-finite")
+        F, G = self._open()._objectives.all(self._points(X), self._sample(sample))
+        return F, G, np.where(np.isfinite(F).all(axis=1) & np.isfinite(G).all(axis=1), "ok", "non-finite")
 
     def race(self, X: Any, against: Any, *, rounds: int = 4, z: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
         """The losses of n candidates, given up on those that fall behind on a part of the examples.
@@ -229,10 +248,12 @@ class Problem:
 
         Raises:
             ValueError: a shape or number that does not fit.
-            RuntimeError: the objective is not "loss".
+            RuntimeError: the objective is not "loss" alone, or there are constraints: a part of the examples says
+                nothing of those.
         """
-        if self.objectives != ("loss",):
-            raise RuntimeError(f"only the objective 'loss' can be raced, not {', '.join(self.objectives)}")
+        if self.objectives != ("loss",) or self._spec.regularisation or self.constraints:
+            names = (*self.objectives, *dict(self._spec.regularisation), *(f"limited {n}" for n, _ in self.constraints))
+            raise RuntimeError(f"only the objective 'loss' can be raced, and that alone, not {', '.join(names)}")
         X, point, parts = self._points(X), self._one(against), self._open()._batches.parts(rounds)
         if self._raced is None or not np.array_equal(self._raced[0], point):
             self._raced = point.copy(), {}
@@ -241,51 +262,27 @@ class Problem:
     def value_and_grad(self, x: Any) -> tuple[float, np.ndarray]:
         """The loss at x (d,) and its gradient (d,), by backpropagation: the reference for gradient-free search.
 
+        Regularisation is part of both, constraints of neither.
+
         Raises:
             ValueError: another shape.
-            RuntimeError: the objective is not differentiable.
+            RuntimeError: several objectives, or one that is not differentiable.
         """
         array = self._points(float_array("x", x)[None, ...])[0]
-        if self.objectives != ("loss",):
-            raise RuntimeError(f"the objective {', '.join(self.objectives)} has no gradient here; 'loss' has")
-        batch = self.batch("search")
-        point = torch.tensor(array, requires_grad=True)
-        loss = self._spec.task.loss(self._evaluator.differentiable_log_probs(point, batch), batch)
-        (gradient,) = torch.autograd.grad(loss, point)
-        return float(loss.detach()), gradient.numpy()
+        return self._objectives.value_and_grad(array, self.batch("search"))
 
     def metrics(self, x: Any, split: str = "test") -> dict[str, float]:
-        """Every metric of the task at x (d,) on a split; "test" is meant to be read once, at the end."""
+        """Every metric of the task at x (d,) on a split; "test" is meant to be read once, at the end.
+
+        Where the problem minimises or limits drift or norm, those too, which are the same on every split.
+        """
         X, batch = self._one(x), self.batch(split)
-        return self._spec.task.scores(self._evaluator.log_probs(X, batch)[0], batch)
+        scores = self._spec.task.scores(self._evaluator.log_probs(X, batch)[0], batch)
+        return {**scores, **self._objectives.of_model(X)}
 
     def card(self) -> dict[str, Any]:
         """What this problem is, for people and for files: plain JSON values."""
-        spec, search = self._spec, self.batch("search")
-        return {
-            "id": self.name,
-            "model": spec.model,
-            "model_parameters": sum(p.numel() for p in self.model.parameters()),
-            **spec.task.summary(),
-            "search_examples": search.examples,
-            "search_tokens": search.tokens,
-            "subspace": spec.subspace.kind,
-            "subspace_settings": spec.to_dict()["subspace"],
-            "dimension": self.dimension,
-            "moved_tensors": len(self._subspace.parameters),
-            "objectives": list(spec.objectives),
-            "bounds": [-spec.bound, spec.bound],
-            "sigma": self.sigma,
-            "seed": spec.seed,
-            "quantised": kinds(self.model),
-            # A pair keeps its own precision.
-            "dtype": spec.dtype if spec.dtype != "float32" else str(self.model.dtype).removeprefix("torch."),
-            "evaluator": f"{self._evaluator.name} ({self._why}): {self._evaluator.description}",
-            "memory": self._evaluator.memory(search),
-            "fingerprint": self.fingerprint,
-            "tokens_sha256": search.fingerprint(),
-            "basis_sha256": self._subspace.basis_hash(),
-        }
+        return problem_card(self._open(), self._why)
 
     # What others take it as.
 
@@ -329,7 +326,7 @@ class Problem:
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
-        for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced"):
+        for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_objectives"):
             self.__dict__.pop(name, None)
 
     def __repr__(self) -> str:
@@ -375,16 +372,13 @@ class Problem:
         """The tokenised examples of a split, as evaluators read them."""
         return self._open()._batches.split(split)
 
-    def _values(self, X: Any, sample: int | None) -> np.ndarray:
-        """(n, m) values of the objectives."""
-        X = self._points(X)
-        batch = self.batch("search") if sample is None else self._batches.minibatch(sample)
-        values = np.full((len(X), len(self.objectives)), np.nan)
-        finite = np.flatnonzero(np.isfinite(X).all(axis=1))
-        for i, log_probs in zip(finite, self._evaluator.log_probs(X[finite], batch), strict=True):
-            scores = self._spec.task.scores(log_probs, batch)
-            values[i] = [scores[objective] for objective in self.objectives]
-        return values
+    def _sample(self, number: int | None) -> TokenBatch:
+        return self.batch("search") if number is None else self._open()._batches.minibatch(number)
+
+    def _objectives_of(self, spec: ProblemSpec) -> Objectives:
+        if "drift" in spec.quantities:
+            self._batches.neutral()  # a text that does not do is refused now
+        return Objectives(spec, self._evaluator, self._drift)
 
     def _with_objectives(self, objectives: Sequence[str] | None) -> Problem:
         if objectives is None or tuple(objectives) == self.objectives:
@@ -392,7 +386,7 @@ class Problem:
         problem = Problem.__new__(Problem)
         problem.__dict__.update(self._open().__dict__)
         problem._spec = dataclasses.replace(self._spec, objectives=tuple(objectives), id=None)
-        problem._fingerprint = None
+        problem._objectives, problem._fingerprint = self._objectives_of(problem._spec), None
         return problem
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_problem.points import BROKEN
 from llm_problem.problem import Problem as LLMProblem
 
 try:
@@ -18,8 +19,10 @@ except ImportError as error:
 class PymooProblem(Problem):
     """A vectorised pymoo problem: `_evaluate` takes a whole population at once.
 
-    A loss that is not finite is handed out as the problem's penalty, because several of pymoo's algorithms hang on
-    NaN or report it as the optimum. Copies (`save_history=True` makes one a generation) share the model.
+    The problem's constraints are pymoo's inequality constraints (`G`, feasible where ≤ 0), so that its algorithms and
+    results deal with them as with any others. A loss that is not finite is handed out as the problem's penalty, because
+    several of pymoo's algorithms hang on NaN or report it as the optimum; such a point breaks every constraint. Copies
+    (`save_history=True` makes one a generation) share the model.
 
     Attributes:
         sampling: N(x0, sigma²) inside the bounds with the pretrained model as its first point, for
@@ -28,7 +31,14 @@ class PymooProblem(Problem):
 
     def __init__(self, problem: LLMProblem) -> None:
         lower, upper = problem.bounds
-        super().__init__(n_var=problem.dimension, n_obj=len(problem.objectives), xl=lower, xu=upper, vtype=float)
+        super().__init__(
+            n_var=problem.dimension,
+            n_obj=len(problem.objectives),
+            n_ieq_constr=len(problem.constraints),
+            xl=lower,
+            xu=upper,
+            vtype=float,
+        )
         self.problem = problem
 
     @property
@@ -36,8 +46,10 @@ class PymooProblem(Problem):
         return NormalSampling(self.problem.x0, self.problem.sigma)
 
     def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        F, _, _ = self.problem.evaluate_all(X)
+        F, G, status = self.problem.evaluate_all(X)
         out["F"] = np.where(np.isfinite(F), F, self.problem.penalty)
+        if G.shape[1]:
+            out["G"] = np.where((status == "ok")[:, None], G, BROKEN)
 
     def name(self) -> str:
         return self.problem.name

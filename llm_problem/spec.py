@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from llm_problem.models.loading import DTYPES
+from llm_problem.quantities import Pairs, checked_names, checked_pairs
 from llm_problem.subspaces import SUBSPACES, Subspace
 from llm_problem.tasks import TASKS, Data, Task
 
 FORMAT = 1
+_LEFT_OUT_WHERE_EMPTY = ("regularisation", "constraints", "neutral_text")  # in to_dict
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class ProblemSpec:
     Args:
         model: a name, directory or hub id (see `llm_problem.models.load_model`).
         task, subspace: their descriptions.
-        objectives: what is minimised, names that the task offers; one for a single-objective problem.
+        objectives: what is minimised, names that the task offers, "drift" or "norm" (see `llm_problem.quantities`); one
+            for a single-objective problem.
         seed: draws the search examples and a random basis.
         minibatch: examples of a numbered minibatch (`evaluate(X, sample=k)`), None where there are none.
         dtype: of the matrix products that are run for each candidate ("float32", "bfloat16").
@@ -36,6 +39,9 @@ class ProblemSpec:
         penalty: what optimizers are told where the loss is not finite.
         id: the registered name, or None.
         instance: variation k of a registered problem; part of its id.
+        regularisation: what is added to the first objective, weight by quantity, sorted by name.
+        constraints: what is limited, largest value by quantity, sorted by name.
+        neutral_text: what drift is read on; None where nothing needs it, else the embedded prose by default.
     """
 
     model: str
@@ -50,6 +56,9 @@ class ProblemSpec:
     penalty: float = 1e6
     id: str | None = None
     instance: int = 0
+    regularisation: Pairs = ()
+    constraints: Pairs = ()
+    neutral_text: Data | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Task):
@@ -61,16 +70,12 @@ class ProblemSpec:
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed!r}")
         object.__setattr__(self, "seed", int(self.seed))  # a numpy integer would not survive JSON
-        if isinstance(self.objectives, str):
-            raise TypeError(f"objectives must be a tuple of names, got the string {self.objectives!r}")
-        object.__setattr__(self, "objectives", tuple(self.objectives))
-        if not self.objectives:
-            raise ValueError("at least one objective is needed")
-        if len(set(self.objectives)) != len(self.objectives):
-            raise ValueError(f"an objective is named twice: {', '.join(self.objectives)}")
-        for objective in self.objectives:
-            if objective not in self.task.objectives:
-                raise ValueError(f"unknown objective {objective!r}: this task offers {', '.join(self.task.objectives)}")
+        object.__setattr__(self, "objectives", checked_names(self.objectives, self.task))
+        for name in ("regularisation", "constraints"):
+            object.__setattr__(self, name, checked_pairs(name, getattr(self, name), self.task))
+        if self.neutral_text is not None or "drift" in self.quantities:
+            text = "embedded:prose" if self.neutral_text is None else self.neutral_text
+            object.__setattr__(self, "neutral_text", Data.of(text))
         if self.minibatch is not None and (
             isinstance(self.minibatch, bool) or not isinstance(self.minibatch, (int, np.integer)) or self.minibatch < 1
         ):
@@ -83,13 +88,25 @@ class ProblemSpec:
         if not abs(self.penalty) < float("inf"):
             raise ValueError(f"penalty must be finite, got {self.penalty!r}")
 
+    @property
+    def minimised(self) -> frozenset[str]:
+        """The quantities that the objectives are made of."""
+        return frozenset((*self.objectives, *dict(self.regularisation)))
+
+    @property
+    def quantities(self) -> frozenset[str]:
+        """Those, and what is limited."""
+        return self.minimised | dict(self.constraints).keys()
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        for name in _LEFT_OUT_WHERE_EMPTY:
+            if not fields[name]:
+                del fields[name]  # as descriptions were before there was one
         return {
             "format": FORMAT,
             **fields,
-            "objectives": list(self.objectives),
             "task": {"kind": self.task.kind, **_plain(self.task)},
             "subspace": {"kind": self.subspace.kind, **_plain(self.subspace)},
         }
@@ -117,6 +134,10 @@ class ProblemSpec:
             raise ValueError(f"missing keys in the problem description: {', '.join(sorted(missing))}")
         values["task"] = _build(TASKS, "task", values["task"])
         values["subspace"] = _build(SUBSPACES, "subspace", values["subspace"])
+        if "neutral_text" in values:
+            if not _is_data(values["neutral_text"]):
+                raise ValueError("the neutral_text of a problem description must have source, sha256 and records")
+            values["neutral_text"] = _frozen(values["neutral_text"])
         return cls(**values)
 
     @classmethod
@@ -130,8 +151,8 @@ class ProblemSpec:
         Neither the id nor the folder a file lies in counts: the same problem under another name is the same problem.
         """
         values = self.to_dict()
-        for name in ("id", "instance"):
-            del values[name]
+        for name in ("id", "instance", *(() if "drift" in self.quantities else ("neutral_text",))):
+            values.pop(name, None)
         values["model"] = model_identity
         canonical = json.dumps(_without_paths(values), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -41,6 +41,26 @@ def test_own_data_runs_on_its_small_file(tmp_path):
     assert "found: held-out loss" in output
 
 
+def test_front_draws_a_front_of_each_optimizer(tmp_path):
+    output = run("front.py", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    points = re.findall(r"^(?:NSGA-II|DE) .*: (\d+) points, loss from ([\d.]+) to", output, re.MULTILINE)
+    (pretrained,) = re.findall(r"pretrained model: loss ([\d.]+), drift 0", output)
+    assert len(points) == 2
+    for count, loss in points:
+        assert int(count) >= 10
+        assert float(loss) < float(pretrained)
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_front_runs_on_a_real_model(tmp_path, smollm2, monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "front.py"))["main"]("smollm2-135m", evaluations=48)
+    assert "pretrained model: loss" in capsys.readouterr().out
+    assert (tmp_path / "front.png").is_file()
+
+
 def test_demo_runs_every_optimizer_it_names(tmp_path, smollm2):
     output = run("demo.py", "--budget", "2", "--out", "demo", cwd=tmp_path)
     import runpy

@@ -9,12 +9,13 @@ Importing this imports none of Nevergrad, pymoo and pycma: each comes in when on
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 from llm_problem_adapters.cma_optimizer import CMAOptimizer
 from llm_problem_adapters.genetic_algorithm import GeneticAlgorithm
-from llm_problem_adapters.minimize import Progress, Result, minimize
+from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.nevergrad_optimizer import NevergradOptimizer
 from llm_problem_adapters.particle_swarm import ParticleSwarm
 from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
 from llm_problem_adapters.random_search import RandomSearch
 from llm_problem_adapters.registry import list_optimizers, make_optimizer
+from llm_problem_adapters.result import Progress, Result
 from llm_problem_adapters.simulated_annealing import SimulatedAnnealing
 
 __all__ = [

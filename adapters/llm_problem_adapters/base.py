@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from llm_problem_adapters.feasibility import in_order, violations
+
 # Told to an optimizer of another library for a loss that is not finite, where the problem has no `penalty` of its own.
 PENALTY = 1e9
 
@@ -83,6 +85,10 @@ def _vector(name: str, value: Any, dimension: int) -> np.ndarray:
 class BaseOptimizer:
     """Books for an ask/tell algorithm: generations handed out in parts, x0 first, best point told.
 
+    Where there are constraints, points are ordered by Deb's rules (see `feasibility`): the best point told is the best
+    feasible one, and `_tell` gets losses in that order, so that an algorithm which only compares losses needs to know
+    nothing of constraints. One that has a way of its own says so by `handles_constraints`.
+
     A subclass sets its options in `__init__` and implements `_setup`, `_ask` and `_tell`, and `_recommend` where
     that is not the best point told. `self.space`, `self.rng`, `self.horizon` and `self.batch_size` are there from
     `_setup` on.
@@ -92,11 +98,15 @@ class BaseOptimizer:
     penalty = PENALTY
     """Stands for a loss that is not finite where an algorithm of another library is told; `minimize` sets it to the
     problem's before it asks."""
+    handles_constraints = False
+    """Whether `_tell` gets the losses as they are, and takes the constraint values of the generation from `self.G`."""
 
     space: SearchSpace
     rng: np.random.Generator
     horizon: int
     batch_size: int | None
+    G: np.ndarray | None
+    """(k, c) constraint values of the generation that is being told, feasible where ≤ 0; None without constraints."""
 
     def setup(
         self,
@@ -139,6 +149,9 @@ class BaseOptimizer:
         self.stop_reason: str | None = None
         self.evaluations_told = 0
         self.best_x, self.best_loss = self.space.x0.copy(), np.inf
+        self._best_order = np.inf  # its place in the order of the rules
+        self.G = None
+        self._constraints: list[np.ndarray] = []  # of the parts of the generation that were told
         self._generation: np.ndarray | None = None  # (k, d) being handed out
         self._losses: list[np.ndarray] = []  # of the parts of it that were told
         self._handed_out = 0
@@ -176,11 +189,12 @@ class BaseOptimizer:
     def tell(self, X: np.ndarray, F: np.ndarray, G: np.ndarray | None = None) -> None:
         """Report the losses F (k,) of the points X (k, d) of the last `ask`, in its order.
 
-        A loss that is not finite counts as the worst there is, and is never the best.
+        A loss that is not finite counts as the worst there is, and is never the best. G (k, c) are constraint values,
+        feasible where ≤ 0, or None; what is infeasible comes behind what is feasible.
 
         Raises:
             RuntimeError: where nothing was asked.
-            ValueError: X is not what `ask` returned, or F does not fit it.
+            ValueError: X is not what `ask` returned, or F or G does not fit it.
         """
         self._require_set_up()
         if self._in_hand is None or self._generation is None:
@@ -190,18 +204,25 @@ class BaseOptimizer:
             raise ValueError("tell needs the points of the last ask, unchanged and in its order")
         if F.shape != (len(X),):
             raise ValueError(f"F must have shape ({len(X)},), got {F.shape}")
-        if G is not None and np.size(G):
-            raise ValueError(f"{self.name or type(self).__name__} does not take constraints")
         F = np.where(np.isfinite(F), F, np.inf)
-        best = int(np.argmin(F))
-        if F[best] < self.best_loss:
+        order = F
+        if G is not None and np.size(G):
+            G = np.asarray(G, dtype=np.float64)
+            if G.ndim != 2 or len(G) != len(X):
+                raise ValueError(f"G must have shape ({len(X)}, constraints), got {G.shape}")
+            order = in_order(F, violations(G))
+            self._constraints.append(G)
+        best = int(np.argmin(order))
+        if order[best] < self._best_order:
+            self._best_order = float(order[best])
             self.best_x, self.best_loss = X[best].copy(), float(F[best])
         self.evaluations_told += len(X)
-        self._losses.append(F)
+        self._losses.append(F if self.handles_constraints else order)
         self._in_hand = None
         if self._handed_out == len(self._generation):
             generation, losses = self._generation, np.concatenate(self._losses)
-            self._generation = None
+            self.G = np.concatenate(self._constraints) if self._constraints else None
+            self._generation, self._constraints = None, []
             if self._x0_pending:
                 self._x0_pending = False
                 self._tell_x0(float(losses[0]))
@@ -223,7 +244,11 @@ class BaseOptimizer:
         raise NotImplementedError
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
-        """Take in the losses F (k,) of a whole generation X (k, d); +inf marks one that was not finite."""
+        """Take in the losses F (k,) of a whole generation X (k, d); +inf marks one that was not finite.
+
+        Unless `handles_constraints`, those from `feasibility.INFEASIBLE` on are of infeasible points, and say nothing
+        but their order.
+        """
         raise NotImplementedError
 
     def _tell_x0(self, loss: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer, is_integer
+from llm_problem_adapters.feasibility import behind_the_worst, violations
 
 # Beyond this one finite loss is as bad as another, and sums of them still are finite.
 LARGEST = 1e100
@@ -44,7 +45,8 @@ class CMAOptimizer(BaseOptimizer):
 
     Losses that are not finite are the last in their generation's ranking. A generation without a finite one ranks
     nothing, and pycma would take it for a flat function and stop: it is not told, and the next one is drawn from the
-    same distribution with half the step, since the draws are what left the finite region about the mean.
+    same distribution with half the step, since the draws are what left the finite region about the mean. Infeasible
+    points come behind their generation's feasible ones, ordered by violation.
 
     Args:
         diagonal: restrict C to its diagonal: time and memory linear in d, where a full C takes d² of both.
@@ -56,6 +58,8 @@ class CMAOptimizer(BaseOptimizer):
         ValueError: from `setup`, a λ below 2.
         MemoryError: from `setup`, a full C that this machine's memory cannot hold.
     """
+
+    handles_constraints = True
 
     def __init__(self, *, diagonal: bool = False, **options: Any) -> None:
         self.diagonal, self.options = bool(diagonal), options
@@ -97,7 +101,7 @@ class CMAOptimizer(BaseOptimizer):
         return np.stack(self._points)  # (λ, d)
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
-        losses = ranked(F)
+        losses = ranked(F if self.G is None else behind_the_worst(F, violations(self.G)))
         if losses is None:
             self._strategy.sigma *= SHRINK
             for x in self._points:  # kept until they are told

@@ -10,68 +10,19 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llm_problem_adapters.base import PENALTY, BaseOptimizer
 from llm_problem_adapters.blas_threads import one_blas_thread
+from llm_problem_adapters.feasibility import finite_constraints, in_order, violations
 from llm_problem_adapters.registry import configure
+from llm_problem_adapters.result import Progress, Result
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from llm_problem.optimizer import Optimizer
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback gets after each batch, before the optimizer is told."""
-
-    evaluations: int  # so far, this batch included
-    budget: int
-    best_loss: float  # so far; inf where none was finite
-    X: np.ndarray  # (k, d) points of this batch, read-only
-    losses: np.ndarray  # (k,) as they were found, non-finite ones too; read-only
-    seconds: float  # since the run began
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What `minimize` found. Losses are minimised; the recommended point and the best seen are kept apart."""
-
-    x: np.ndarray  # (d,) the point the optimizer recommends
-    loss: float  # its own, evaluated within the budget; inf where no loss was finite
-    best_x: np.ndarray  # (d,) the best point evaluated; x0 where no loss was finite
-    best_loss: float  # inf where no loss was finite
-    evaluations: int
-    seconds: float
-    stop_reason: str  # "budget", "interrupted", or the optimizer's own
-    optimizer: str
-    seed: int
-    X: np.ndarray | None = field(default=None)  # (evaluations, d) with keep_x, else None
-    losses: np.ndarray = field(default_factory=lambda: np.empty(0))  # (evaluations,) raw; NaN where censored
-    status: np.ndarray = field(default_factory=lambda: np.empty(0, dtype="<U10"))  # (evaluations,) see `history`
-    batches: tuple[tuple[int, float], ...] = ()  # of each batch: number of points, seconds at its end
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """One row an evaluation.
-
-        Columns: evaluation (from 1), batch (from 1: the points of one ask), loss (raw), best_loss (so far;
-        inf before the first finite one), status ("ok", "non-finite" or "censored"), seconds (from the start to
-        the end of its batch).
-        """
-        return _history(self.losses, self.status, self.batches)
-
-    def __repr__(self) -> str:
-        return (
-            f"Result(loss={self.loss:.6g}, best_loss={self.best_loss:.6g}, evaluations={self.evaluations}, "
-            f"optimizer={self.optimizer!r}, seed={self.seed}, stop_reason={self.stop_reason!r}, "
-            f"seconds={self.seconds:.3g}, dimension={self.x.size})"
-        )
 
 
 def minimize(
@@ -97,10 +48,15 @@ def minimize(
     takes its place. A generation that the budget cuts short is recorded, and told as far as it goes, but not
     learnt from.
 
+    Constraints decide by Deb's rules: feasible before infeasible, then the lower loss, or the smaller violation; a
+    recommended point that is infeasible gives way to the best feasible one that was seen. Optimizers that have a way of
+    their own with constraints are told G, the others losses in that order (see `llm_problem_adapters.feasibility`).
+
     Args:
         problem: has `dimension`, `x0`, `bounds` ((lower, upper), or None), `sigma`, `evaluate(X)` → (n,)
             losses, and perhaps `penalty`, the finite loss that stands for one that is not where the optimizer
-            is of another library (a `BaseOptimizer` takes losses as they are).
+            is of another library (a `BaseOptimizer` takes losses as they are), and `constraints`, as many as
+            `evaluate_all(X)` → F (n, 1), G (n, c), status has columns of G, feasible where all are ≤ 0.
         optimizer: a name of `list_optimizers`; a configured optimizer that was not set up (it is copied
             first); one that is set up, which is used as it is, so that seed, batch_size, start_at_x0 and
             horizon are its own; or a callable that takes what `make_optimizer` takes after the name.
@@ -122,12 +78,22 @@ def minimize(
 
     Raises:
         TypeError: `optimizer` is none of these; an option it does not have.
-        ValueError: a budget below one, an unknown name, an argument out of range, losses of the wrong shape.
+        ValueError: a budget below one, an unknown name, an argument out of range, losses of the wrong shape, a problem
+            of several objectives, racing where there are constraints.
         Whatever `evaluate` or the callback raises, with the `Result` so far, if any, as its attribute
         `partial_result`.
     """
     if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 1:
         raise ValueError(f"budget must be an integer of at least 1, got {budget!r}")
+    objectives: tuple[str, ...] = tuple(getattr(problem, "objectives", ()))
+    if len(objectives) > 1:
+        raise ValueError(
+            f"minimize takes one objective, and this problem has {', '.join(objectives)}: for a front give "
+            "problem.to_pymoo() to pymoo's NSGA2 or problem.to_nevergrad() to Nevergrad's DE, or weigh them in one "
+            f"objective with Problem(…, objective={objectives[0]!r}, regularisation={{{objectives[1]!r}: weight}})"
+        )
+    if race and len(getattr(problem, "constraints", ())):
+        raise ValueError("nothing can race where there are constraints: a part of the examples says nothing of them")
     settings = {
         "dimension": problem.dimension,
         "x0": problem.x0,
@@ -176,6 +142,18 @@ def _resolve(optimizer: Any, settings: dict[str, Any], options: dict[str, Any]) 
     raise TypeError(f"optimizer must be a name, an optimizer or a callable that makes one, got {optimizer!r}")
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """The records of one batch of k points; `G` (k, c) and `violations` (k,) where there are constraints."""
+
+    losses: np.ndarray  # (k,)
+    status: np.ndarray  # (k,)
+    seconds: float  # at its end
+    X: np.ndarray | None  # (k, d), where points are kept
+    G: np.ndarray | None
+    violations: np.ndarray | None
+
+
 class _Run:
     """The books of one run."""
 
@@ -197,12 +175,14 @@ class _Run:
         self.name = getattr(optimizer, "name", "") or type(optimizer).__name__
         self.stop_reason = "budget"
         self.evaluations = 0
-        self.best: tuple[np.ndarray, float] = (np.array(problem.x0, dtype=np.float64), np.inf)
+        self.constraints = len(getattr(problem, "constraints", ()))
+        # Point, loss, violation; and its place in the order of Deb's rules.
+        nothing = np.inf if self.constraints else 0.0
+        self.best: tuple[np.ndarray, float, float] = (np.array(problem.x0, dtype=np.float64), np.inf, nothing)
+        self.best_order = np.inf
         self.keep_x, self.race = keep_x, race
-        # Of each batch: losses (k,), status (k,), seconds at its end, points (k, d) or None. One list, so that an
-        # interruption cannot leave two of different lengths.
-        self.batches: list[tuple[np.ndarray, np.ndarray, float, np.ndarray | None]] = []
-        self.loss_of: dict[bytes, float] = {}  # digest of a point's bytes → its loss
+        self.batches: list[_Batch] = []  # one list, so that an interruption cannot leave two of different lengths
+        self.found: dict[bytes, tuple[float, float]] = {}  # digest of a point's bytes → its loss and violation
         self.started = time.perf_counter()
 
     def search(self) -> None:
@@ -218,43 +198,56 @@ class _Run:
                 f"the optimizer's ask({max_n}) must return between 1 and {max_n} points of dimension "
                 f"{self.problem.dimension}, got shape {X.shape}"
             )
-        losses = self.evaluate(X)
+        batch = self.evaluate(X)
+        losses, G = batch.losses, batch.G
         if not isinstance(self.optimizer, BaseOptimizer):  # the protocol's losses are finite; ours know the worst
+            if G is not None and getattr(self.optimizer, "handles_constraints", False):
+                G = finite_constraints(losses, G)
+            elif batch.violations is not None:
+                losses, G = in_order(losses, batch.violations, self.penalty - 1, self.penalty), None
             losses = np.where(np.isfinite(losses), losses, self.penalty)
-        self.optimizer.tell(X, losses)
+        if G is None:
+            self.optimizer.tell(X, losses)
+        else:
+            self.optimizer.tell(X, losses, G)
 
-    def recommend(self) -> tuple[np.ndarray, float]:
-        """The point to answer with and its loss, spending what is left of the budget."""
+    def recommend(self) -> tuple[np.ndarray, float, float]:
+        """The point to answer with, its loss and its violation, spending what is left of the budget."""
         x = np.array(self.optimizer.recommend(), dtype=np.float64)
-        loss = self.loss_of.get(_digest(x))
-        if loss is None and self.evaluations < self.budget:
-            loss = float(self.evaluate(x[None, :], race=False)[0])
+        found = self.found.get(_digest(x))
+        if found is None and self.evaluations < self.budget:
+            self.evaluate(x[None, :], race=False)
+            found = self.found[_digest(x)]
         elif self.evaluations < self.budget and self.optimizer.stop_reason is None:
             self.step(1)
             later = np.array(self.optimizer.recommend(), dtype=np.float64)
-            if (later_loss := self.loss_of.get(_digest(later))) is not None:
-                x, loss = later, later_loss
-        return (x, loss) if loss is not None and np.isfinite(loss) else self.best
+            if _digest(later) in self.found:
+                x, found = later, self.found[_digest(later)]
+        if found is None or not np.isfinite(found[0]) or found[1] > 0:
+            return self.best
+        return (x, *found)
 
-    def evaluate(self, X: np.ndarray, race: bool = True) -> np.ndarray:
-        """Losses (k,) of X (k, d), raw; recorded, and shown to the callback."""
+    def evaluate(self, X: np.ndarray, race: bool = True) -> _Batch:
+        """Losses (k,) of X (k, d), raw, and constraint values; recorded, and shown to the callback."""
         finite = np.isfinite(X).all(axis=1)
         losses, status = np.full(len(X), np.nan), np.full(len(X), "non-finite")
+        G = np.full((len(X), self.constraints), np.nan) if self.constraints else None
         if race and self.race and np.isfinite(self.best[1]):
             losses, status = self.problem.race(X, self.best[0])
-        else:
-            if finite.all():
-                losses = self._losses_of(X)
-            elif finite.any():
-                losses[finite] = self._losses_of(X[finite])
-            status[np.isfinite(losses)] = "ok"
-        self._record(X, losses, status)
+        elif finite.any():
+            inside = X if finite.all() else X[finite]
+            if G is None:
+                losses[finite] = self._losses_of(inside)
+            else:
+                losses[finite], G[finite] = self._losses_and_constraints_of(inside)
+            status[np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))] = "ok"
+        batch = self._record(X, losses, status, G)
         if self.callback is not None:
-            X, shown = X.view(), losses.view()
-            X.flags.writeable = shown.flags.writeable = False
-            seconds = self.batches[-1][2]
-            self.callback(Progress(self.evaluations, self.budget, self.best[1], X, shown, seconds))
-        return losses
+            violated = None if batch.violations is None else _read_only(batch.violations)
+            best = self.best[1] if self.best[2] == 0 else np.inf
+            shown = (_read_only(X), _read_only(losses), batch.seconds, violated)
+            self.callback(Progress(self.evaluations, self.budget, best, *shown))
+        return batch
 
     def _losses_of(self, X: np.ndarray) -> np.ndarray:
         losses = np.array(self.problem.evaluate(X), dtype=np.float64)
@@ -262,20 +255,39 @@ class _Run:
             raise ValueError(f"evaluate must return losses of shape ({len(X)},), got {losses.shape}")
         return losses
 
-    def _record(self, X: np.ndarray, losses: np.ndarray, status: np.ndarray) -> None:
-        self.batches.append((losses, status, time.perf_counter() - self.started, X.copy() if self.keep_x else None))
-        self.evaluations += len(X)
-        for x, loss in zip(X, losses.tolist(), strict=True):
-            self.loss_of[_digest(x)] = loss
-        comparable = np.where(np.isfinite(losses), losses, np.inf)
-        best = int(np.argmin(comparable))
-        if comparable[best] < self.best[1]:
-            self.best = (X[best].copy(), float(losses[best]))
+    def _losses_and_constraints_of(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        F, G, _ = self.problem.evaluate_all(X)
+        F, G = np.array(F, dtype=np.float64), np.array(G, dtype=np.float64)
+        if F.shape != (len(X), 1) or G.shape != (len(X), self.constraints):
+            raise ValueError(
+                f"evaluate_all must return F of shape ({len(X)}, 1) and G of shape ({len(X)}, {self.constraints}), "
+                f"got {F.shape} and {G.shape}"
+            )
+        return F[:, 0], G
 
-    def result(self, x: np.ndarray, loss: float) -> Result:
-        best_x, best_loss = self.best
-        losses = np.concatenate([losses for losses, _, _, _ in self.batches])
-        points = [X for _, _, _, X in self.batches if X is not None]
+    def _record(self, X: np.ndarray, losses: np.ndarray, status: np.ndarray, G: np.ndarray | None) -> _Batch:
+        violated = None if G is None else violations(G)
+        order = np.where(np.isfinite(losses), losses, np.inf)
+        if violated is not None:
+            order = in_order(order, violated)
+        seconds = time.perf_counter() - self.started
+        batch = _Batch(losses, status, seconds, X.copy() if self.keep_x else None, G, violated)
+        self.batches.append(batch)
+        self.evaluations += len(X)
+        amounts = np.zeros(len(X)) if violated is None else violated
+        for x, loss, amount in zip(X, losses.tolist(), amounts.tolist(), strict=True):
+            self.found[_digest(x)] = loss, amount
+        best = int(np.argmin(order))
+        if order[best] < self.best_order:
+            self.best_order = float(order[best])
+            self.best = (X[best].copy(), float(losses[best]), float(amounts[best]))
+        return batch
+
+    def result(self, x: np.ndarray, loss: float, violation: float) -> Result:
+        best_x, best_loss, _ = self.best
+        losses = np.concatenate([batch.losses for batch in self.batches])
+        points = [batch.X for batch in self.batches if batch.X is not None]
+        violated = [batch.violations for batch in self.batches if batch.violations is not None]
         return Result(
             x=x,
             loss=loss,
@@ -288,27 +300,18 @@ class _Run:
             seed=self.seed,
             X=np.concatenate(points) if points else None,
             losses=losses,
-            status=np.concatenate([status for _, status, _, _ in self.batches]),
-            batches=tuple((len(losses), seconds) for losses, _, seconds, _ in self.batches),
+            status=np.concatenate([batch.status for batch in self.batches]),
+            batches=tuple((len(batch.losses), batch.seconds) for batch in self.batches),
+            violation=violation,
+            violations=np.concatenate(violated) if violated else None,
         )
+
+
+def _read_only(values: np.ndarray) -> np.ndarray:
+    values = values.view()
+    values.flags.writeable = False
+    return values
 
 
 def _digest(x: np.ndarray) -> bytes:
     return hashlib.blake2b(x.tobytes(), digest_size=16).digest()
-
-
-def _history(losses: np.ndarray, status: np.ndarray, batches: tuple[tuple[int, float], ...]) -> pd.DataFrame:
-    import pandas as pd
-
-    counts = np.array([count for count, _ in batches], dtype=np.int64)
-    finite = np.isfinite(losses)
-    return pd.DataFrame(
-        {
-            "evaluation": np.arange(1, len(losses) + 1),
-            "batch": np.repeat(np.arange(1, len(counts) + 1), counts),
-            "loss": losses,
-            "best_loss": np.minimum.accumulate(np.where(finite, losses, np.inf)),
-            "status": status,
-            "seconds": np.repeat(np.array([seconds for _, seconds in batches]), counts),
-        }
-    )

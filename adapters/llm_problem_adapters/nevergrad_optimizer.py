@@ -23,6 +23,7 @@ import numpy as np
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
+from llm_problem_adapters.feasibility import finite_constraints
 from llm_problem_adapters.registry import WHERE_ALL_ARE
 
 # The same seed gave two runs (Nevergrad 1.0.12, each of the 509 that ran here, 45 evaluations). A part of theirs is
@@ -94,6 +95,9 @@ class NevergradOptimizer(BaseOptimizer):
     their own, seeded like the rest, while they run, so a run repeats and the caller's generator is left
     alone; `NOT_REPEATABLE` has the exceptions.
 
+    Constraint values are told to Nevergrad as such: it adds a penalty to the loss of an infeasible point, small in the
+    first half of the horizon, and never recommends one.
+
     Nevergrad's CMA takes a smaller step of its own where there are bounds on every side (0.3 sigma, or 0.15 from 18
     dimensions on).
 
@@ -108,6 +112,8 @@ class NevergradOptimizer(BaseOptimizer):
         TypeError: an option the algorithm's family does not have.
         ValueError: a name that is not in the registry.
     """
+
+    handles_constraints = True
 
     def __init__(self, algorithm: str, **options: Any) -> None:
         self.algorithm, self.options = algorithm, options
@@ -148,12 +154,13 @@ class NevergradOptimizer(BaseOptimizer):
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
         import nevergrad as ng
 
+        G = [None] * len(F) if self.G is None else finite_constraints(F, self.G)
         with self._own_global_generator():
-            for candidate, loss in zip(self._candidates, self._finite(F), strict=True):
+            for candidate, loss, constraints in zip(self._candidates, self._finite(F), G, strict=True):
                 # Raised for the suggested x0 by an algorithm that takes no suggestions; by then x0 is in
                 # Nevergrad's archive, which is all that can be had.
                 with contextlib.suppress(ng.errors.TellNotAskedNotSupportedError):
-                    self._optimizer.tell(candidate, float(loss))
+                    self._optimizer.tell(candidate, float(loss), constraints)
             self._candidates = []
             if self._optimizer.recast:
                 self._look_ahead()

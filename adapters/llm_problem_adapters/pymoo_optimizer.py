@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
+from llm_problem_adapters.feasibility import behind_the_worst, finite_constraints, violations
 
 # An unbounded coordinate is searched in x0 ± this many sigmas, because pymoo's operators are scaled to a box.
 UNBOUNDED_SIGMAS = 10.0
@@ -69,6 +70,9 @@ class PymooOptimizer(BaseOptimizer):
     starts at the middle of the box whatever x0 is. No termination of pymoo's is used but the algorithms' own
     ends, which set `stop_reason`. Coordinates without a bound are searched in x0 ± 10 sigma.
 
+    Constraints are dealt with as each algorithm of pymoo does; for the CMAES pair, to which one infeasible point is as
+    bad as another, such points come behind their generation's feasible ones, ordered by violation.
+
     Populations are pymoo's defaults (BRKGA's is 1,000) unless the option `pop_size` says otherwise;
     `batch_size` changes nothing here, as every algorithm has generations of its own, and so does `horizon`,
     but for NRBO, whose schedule needs the number of generations.
@@ -82,6 +86,8 @@ class PymooOptimizer(BaseOptimizer):
         TypeError: an option the class does not have.
         ValueError: a name that is not in `ALGORITHMS`.
     """
+
+    handles_constraints = True
 
     def __init__(self, algorithm: str, **options: Any) -> None:
         if algorithm not in ALGORITHMS:
@@ -143,8 +149,14 @@ class PymooOptimizer(BaseOptimizer):
         return np.stack([individual.X for individual in self._individuals])  # (k, d)
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
-        for individual, loss in zip(self._individuals, self._told(X, F), strict=True):
-            _evaluate(individual, loss)
+        G = np.empty((len(F), 0))
+        if self.G is not None and self.algorithm in COVARIANCE:
+            F = behind_the_worst(F, violations(self.G))
+        elif self.G is not None:
+            G = finite_constraints(F, self.G)
+            self._algorithm.problem.n_ieq_constr = G.shape[1]
+        for individual, loss, constraints in zip(self._individuals, self._told(X, F), G, strict=True):
+            _evaluate(individual, loss, constraints)
         self._algorithm.evaluator.n_eval += len(F)
         self._algorithm.tell(infills=self._infills)
         self._look_ahead()
@@ -211,10 +223,10 @@ def normal_sampling(space: SearchSpace, start_at_x0: bool) -> Any:
     return NormalSampling()
 
 
-def _evaluate(individual: Any, loss: float) -> None:
-    """Do what pymoo's `Evaluator` does to an individual of a problem of one objective and no constraints."""
+def _evaluate(individual: Any, loss: float, constraints: np.ndarray) -> None:
+    """Do what pymoo's `Evaluator` does to an individual of a problem of one objective and constraints (c,)."""
     individual.F = np.array([float(loss)])
-    individual.G = individual.H = np.empty(0)
+    individual.G, individual.H = constraints.copy(), np.empty(0)
     individual.evaluated.update(("F", "G", "H"))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
+from llm_problem_adapters.feasibility import INFEASIBLE
 
 SCHEDULES = ("geometric", "linear", "cauchy", "logarithmic")
 BOUNDARIES = ("reflect", "clip")
@@ -112,7 +113,8 @@ class SimulatedAnnealing(BaseOptimizer):
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
         start, probabilities = self._loss, []
         for x, loss in zip(X, F, strict=True):
-            self._note_uphill(loss - start if np.isfinite(start) and np.isfinite(loss) else 0.0)
+            # The order of infeasible points is no difference of losses, nor is one that is not finite.
+            self._note_uphill(loss - start if max(loss, start) < INFEASIBLE else 0.0)
             probabilities.append(acceptance_probability(loss, start, self.temperature))
             if self.rng.random() < acceptance_probability(loss, self._loss, self.temperature):
                 self._current, self._loss = x, float(loss)

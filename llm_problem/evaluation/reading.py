@@ -89,12 +89,13 @@ class Reader:
 
     def _some(self, h: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (e,) of the tokens at the rows of h (m, hidden)."""
+        block_of = torch.div(tokens, BLOCK, rounding_mode="floor")  # (e,)
         picked = torch.empty(len(rows), dtype=torch.float64, device=h.device)
         largest = torch.full((len(h), 1), -torch.inf, device=h.device, dtype=h.dtype)
         total = torch.zeros((len(h), 1), dtype=torch.float64, device=h.device)
         for number, block in enumerate(self._vocabulary()):
             logits = block(h)  # (m, BLOCK)
-            mine = torch.div(tokens, BLOCK, rounding_mode="floor") == number
+            mine = torch.nonzero(block_of == number)[:, 0]
             picked[mine] = logits[rows[mine], tokens[mine] - number * BLOCK].double()
             higher = torch.maximum(largest, logits.amax(dim=-1, keepdim=True))
             # Σ exp(l − m), with m the largest so far: what was summed before is brought down to it.

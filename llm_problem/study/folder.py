@@ -1,7 +1,7 @@
 """A run folder: what was run, every evaluation, the result, the points and a picture.
 
 config.json          the problem's description, the optimizers, budget, seeds, versions
-history.csv          one row an evaluation, written while the run goes on
+history.csv          one row an evaluation, written while the run goes on; with a violation where there are constraints
 result.json          the summary, once the run has ended
 points.safetensors   recommended and best points, `<optimizer>/x` and `<optimizer>/best_x`
 convergence.png      best loss against evaluations
@@ -25,18 +25,22 @@ HISTORY = ("optimizer", "evaluation", "loss", "best_loss", "status", "seconds")
 class RunFolder:
     """Writes one run; use as a context manager.
 
+    Args:
+        path: the folder.
+        constrained: whether the problem has constraints.
+
     Raises:
         FileExistsError: the folder is there already; nothing is ever overwritten.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], constrained: bool = False) -> None:
         self.path = Path(path)
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists already and is not overwritten: choose another --out")
         self.path.mkdir(parents=True)
         self._file: IO[str] = (self.path / "history.csv").open("w", newline="", encoding="utf-8")
         self._history = csv.writer(self._file, lineterminator="\n")
-        self._history.writerow(HISTORY)
+        self._history.writerow((*HISTORY, "violation") if constrained else HISTORY)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -47,22 +51,33 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         self._write("config.json", json.dumps(config, indent=2))
 
-    def add_evaluations(self, optimizer: str, first: int, losses: np.ndarray, best: float, seconds: float) -> None:
+    def add_evaluations(
+        self,
+        optimizer: str,
+        first: int,
+        losses: np.ndarray,
+        best: float,
+        seconds: float,
+        violations: np.ndarray | None = None,
+    ) -> None:
         """Append a batch to history.csv.
 
         Args:
             optimizer: its name.
             first: number of the first evaluation of the batch, counted from 1.
             losses: (k,) as they were found.
-            best: best finite loss before this batch, +inf if there was none.
+            best: best finite loss of a feasible point before this batch, +inf if there was none.
             seconds: since this optimizer's start.
+            violations: (k,) by how much the constraints are violated, where there are any.
         """
-        for number, loss in enumerate(losses.tolist(), start=first):
+        amounts = [None] * len(losses) if violations is None else violations.tolist()
+        for number, (loss, violation) in enumerate(zip(losses.tolist(), amounts, strict=True), start=first):
             finite = np.isfinite(loss)
-            best = min(best, loss) if finite else best
+            best = min(best, loss) if finite and not violation else best
             # repr is the shortest text that gives the same float64 back.
             status = "ok" if finite else "non-finite"
-            self._history.writerow((optimizer, number, repr(loss), repr(best), status, f"{seconds:.3f}"))
+            row = (optimizer, number, repr(loss), repr(best), status, f"{seconds:.3f}")
+            self._history.writerow(row if violation is None else (*row, repr(violation)))
         self._file.flush()
 
     def write_result(self, result: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 # Okabe & Ito's palette, told apart by the colour-blind too (https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def convergence_png(
@@ -56,6 +57,58 @@ def convergence_png(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def front_png(
+    fronts: Mapping[str, np.ndarray],
+    *,
+    pretrained: Sequence[float] | np.ndarray,
+    title: str,
+    labels: tuple[str, str],
+) -> bytes:
+    """Points that no other dominates in the plane of two objectives, one line an optimizer, and the pretrained model.
+
+    Args:
+        fronts: optimizer → F (n, 2); points that another of the same optimizer dominates are left out.
+        pretrained: (2,) its two objectives.
+        title: shown above; shortened where it does not fit.
+        labels: what is on the horizontal and on the vertical axis, with units.
+
+    Returns:
+        A PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for (name, F), style, marker in zip(fronts.items(), cycle(_styles()), cycle(MARKERS), strict=False):
+        front = F[non_dominated(F)]
+        front = front[np.argsort(front[:, 0])]
+        # A step: what lies above and to the right of a point is dominated by it.
+        axes.step(*front.T, where="post", lw=1.0, alpha=0.5, **style)
+        label = f"{name}, {len(front)} points"
+        axes.plot(*front.T, ls="", marker=marker, ms=5.5, mec="white", mew=0.6, color=style["color"], label=label)
+    x, y = pretrained
+    axes.plot(x, y, ls="", marker="*", ms=15, color="black", mec="white", mew=0.8, zorder=3, label="pretrained model")
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.set_title(title if len(title) <= 80 else title[:79] + "…", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def non_dominated(F: np.ndarray) -> np.ndarray:
+    """Which rows of F (n, m), all minimised, no other row dominates, (n,) bool; not finite ones are dominated."""
+    F = np.where(np.isfinite(F), F, np.inf)
+    no_worse = (F[:, None] <= F[None]).all(axis=2)  # (n, n): row i is nowhere worse than row j
+    better = (F[:, None] < F[None]).any(axis=2)
+    return ~(no_worse & better).any(axis=0) & np.isfinite(F).all(axis=1)
 
 
 def _finite(losses: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -46,12 +46,12 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     test = outcome.pretrained["test"]
     search = f"{outcome.pretrained['search_loss']:.4f}"
     table.add_row("pretrained", search, search, *_metrics(outcome, test), "1", "", end_section=True)
-    for row in sorted(outcome.rows, key=lambda row: row.get("best_loss", float("inf"))):
+    for row in sorted(outcome.rows, key=_rank):
         if "error" in row:
             table.add_row(row["optimizer"], "failed")
             continue
         table.add_row(
-            row["optimizer"],
+            row["optimizer"] + ("" if row.get("feasible", True) else " (nothing feasible)"),
             f"{row['best_loss']:.4f}",
             f"{row['loss']:.4f}",
             *_metrics(outcome, row["test"]),
@@ -64,6 +64,11 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
             console.print(f"{row['optimizer']} failed: {row['error']}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.picture}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"all of it: {outcome.folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, float]:
+    """Runs that found something feasible first, and each by its best loss."""
+    return not row.get("feasible", True), row.get("best_loss", float("inf"))
 
 
 def _metrics(outcome: Outcome, test: Mapping[str, float]) -> list[str]:

@@ -33,7 +33,8 @@ class Outcome:
 
     `pretrained` has the search loss and the held-out metrics. Each of `rows` has the search loss of the best point
     seen (`best_loss`), that of the recommended point (`loss`), the recommended point's held-out metrics (`test`, empty
-    where the run was interrupted) and what the optimizer spent; a row of an optimizer that failed has "error" instead.
+    where the run was interrupted), what the optimizer spent and, with constraints, whether a feasible point was found
+    (`feasible`); a row of an optimizer that failed has "error" instead.
     """
 
     problem: str
@@ -89,7 +90,7 @@ def run_optimizers(
     if path.exists():  # before a model is loaded for nothing
         raise FileExistsError(f"{path} exists already and is not overwritten: choose another --out")
     problem = make(id)
-    with RunFolder(path) as folder:
+    with RunFolder(path, constrained=bool(problem.constraints)) as folder:
         folder.write_config(_config(problem, optimizers, budget, seed))
         outcome = Outcome(id, path, path / "convergence.png", problem.spec.task.headline, {})
         with ProgressLine("pretrained", total=0):
@@ -122,7 +123,7 @@ def _run_one(
         def record(progress: Any) -> None:
             nonlocal best
             first = progress.evaluations - len(progress.losses) + 1
-            folder.add_evaluations(name, first, progress.losses, best, progress.seconds)
+            folder.add_evaluations(name, first, progress.losses, best, progress.seconds, progress.violations)
             best = progress.best_loss
             line.update(progress.evaluations, progress.best_loss)
 
@@ -134,9 +135,9 @@ def _run_one(
             outcome.rows.append({"optimizer": name, "error": f"{type(error).__name__}: {error}"})
             partial = getattr(error, "partial_result", None)
             if partial is not None:
-                histories[name] = partial.losses
+                histories[name] = _feasible_losses(partial)
             return
-    histories[name] = result.losses
+    histories[name] = _feasible_losses(result)
     points[f"{name}/x"], points[f"{name}/best_x"] = result.x, result.best_x
     outcome.interrupted = result.stop_reason == "interrupted"
     test: dict[str, float] = {}
@@ -156,8 +157,14 @@ def _run_one(
             "seconds": result.seconds,
             "stop_reason": result.stop_reason,
             "seed": seed,
+            **({"feasible": result.feasible} if problem.constraints else {}),
         }
     )
+
+
+def _feasible_losses(result: Any) -> np.ndarray:
+    """The losses of a run (evaluations,), NaN where a constraint was violated."""
+    return result.losses if result.violations is None else np.where(result.violations > 0, np.nan, result.losses)
 
 
 def _write(
