@@ -317,7 +317,7 @@ class Problem:
         from llm_problem.export import save_model
 
         if self.subspace.prompt:
-            raise ValueError("a prompt cannot be merged into weights: use save_adapter(x, directory)")
+            raise ValueError("a moved prompt cannot be merged into weights: keep x and the description")
         if found := kinds(self.model):
             raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: use save_adapter(x, directory)")
         changed = self._evaluator.changed(self._one(x))

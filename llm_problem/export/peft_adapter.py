@@ -1,6 +1,7 @@
 """A point of a low-rank subspace as a LoRA adapter (Hu et al. 2021, arXiv:2106.09685) that PEFT loads.
 
-ΔW = left · core · right is a LoRA with B = left · core and A = right; alpha = r makes PEFT's factor alpha / r one.
+ΔW = B A at the exact rank r, with B what x moves and A the frozen right factor; alpha = r makes PEFT's factor alpha / r
+one.
 Several targets inside one fused tensor stand beside one another: their ranks add up, and each B fills its own rows.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from llm_problem.export.folder import new_folder
-from llm_problem.subspaces.deltas import Delta, LowRankDelta
+from llm_problem.subspaces.deltas import Delta, EmbeddingDelta, FactorDelta, LowRankDelta, PrefixDelta
 
 
 def save_adapter(
@@ -62,24 +63,29 @@ def save_adapter(
 
 def lora_factors(deltas: Sequence[Delta]) -> dict[str, tuple[torch.Tensor, torch.Tensor, bool]]:
     """Module → (B (out, r), A (r, in), whether the module stores (in, out)), for the whole of each stored tensor."""
-    parts: dict[str, list[LowRankDelta]] = {}
+    parts: dict[str, list[LowRankDelta | FactorDelta]] = {}
     for delta in deltas:
-        if not isinstance(delta, LowRankDelta):
+        if isinstance(delta, EmbeddingDelta | PrefixDelta):
             raise ValueError(
-                "only low-rank changes (LoRAXS) are a PEFT adapter; this subspace changes whole weights: "
-                "use save_model(x, directory), which writes the whole model"
+                "a moved prompt or prefix is no LoRA adapter, and there is no other way home for it yet: keep x and "
+                "the problem's description (problem.spec.to_json())"
+            )
+        if not isinstance(delta, LowRankDelta | FactorDelta):
+            raise ValueError(
+                "only low-rank changes (such as those of LoRAXS) are a PEFT adapter; this subspace changes whole "
+                "weights: use save_model(x, directory), which writes the whole model"
             )
         parts.setdefault(delta.parameter.removesuffix(".weight"), []).append(delta)
     return {module: _combined(group) for module, group in parts.items()}
 
 
-def _combined(group: list[LowRankDelta]) -> tuple[torch.Tensor, torch.Tensor, bool]:
+def _combined(group: list[LowRankDelta | FactorDelta]) -> tuple[torch.Tensor, torch.Tensor, bool]:
     first = group[0].target
     rows = [torch.as_tensor(d.target.rows) if d.target.rows is not None else None for d in group]
     out = first.stored_rows
     left: list[torch.Tensor] = []
     for delta, index in zip(group, rows, strict=True):
-        b = (delta.left @ delta.core[0]).detach().float().cpu()  # (rows, r)
+        b = delta.factors(0)[0].detach().float().cpu()  # (rows, r)
         left.append(b if index is None else torch.zeros(out, b.shape[1]).index_copy(0, index, b))
     right = torch.cat([delta.right.detach().float().cpu() for delta in group])
     return torch.cat(left, dim=1).contiguous(), right.contiguous(), first.transposed

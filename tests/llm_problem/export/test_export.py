@@ -33,10 +33,22 @@ def loss_of(model, problem):
     return other(other.x0)
 
 
+@pytest.mark.parametrize(
+    "subspace",
+    [
+        lp.subspaces.LoRAXS(rank=3, layers=2, modules=MODULES),
+        lp.subspaces.LoRA(rank=2, layers=2, modules=MODULES),
+        lp.subspaces.TinyLoRA(5, rank=2, layers=2, modules=MODULES),
+        lp.subspaces.VeRA(rank=4, layers=2, modules=MODULES),
+        lp.subspaces.VeRA(rank=4, layers=2, modules=MODULES, searched="b"),
+        lp.subspaces.SingularValues(rank=6, layers=2, modules=MODULES),
+    ],
+    ids=lambda subspace: f"{subspace.kind}-{getattr(subspace, 'searched', '')}",
+)
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert"])
-def test_adapter_loads_in_peft_with_the_same_loss(model, tmp_path):
+def test_adapter_loads_in_peft_with_the_same_loss(model, subspace, tmp_path):
     peft = pytest.importorskip("peft")
-    problem = problem_on(model, lp.subspaces.LoRAXS(rank=3, layers=2, modules=MODULES))
+    problem = problem_on(model, subspace)
     x = np.random.default_rng(1).standard_normal(problem.dimension)
     problem.save_adapter(x, tmp_path / "adapter")
     base = copy.deepcopy(problem.model)
@@ -46,7 +58,21 @@ def test_adapter_loads_in_peft_with_the_same_loss(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "subspace", [lp.subspaces.LoRAXS(2, layers=1), lp.subspaces.RandomSubspace(5, layers=1), lp.subspaces.FullVector()]
+    "subspace",
+    [
+        lp.subspaces.LoRAXS(2, layers=1),
+        lp.subspaces.LoRA(2, layers=1),
+        lp.subspaces.TinyLoRA(5, layers=1),
+        lp.subspaces.VeRA(4, layers=1),
+        lp.subspaces.SingularValues(layers=1),
+        lp.subspaces.RandomSubspace(5, layers=1),
+        lp.subspaces.SparseProjection(5, layers=1),
+        lp.subspaces.Fastfood(5, layers=1),
+        lp.subspaces.Scales(layers=1),
+        lp.subspaces.NormsAndBiases(layers=1, final_norm=True),
+        lp.subspaces.FullVector(),
+    ],
+    ids=lambda subspace: subspace.kind,
 )
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert"])
 def test_saved_model_loads_in_plain_transformers_with_the_same_loss(model, subspace, tmp_path):
@@ -54,8 +80,19 @@ def test_saved_model_loads_in_plain_transformers_with_the_same_loss(model, subsp
     x = np.random.default_rng(2).standard_normal(problem.dimension)
     problem.save_model(x, tmp_path / "model")
     reloaded = load_model(tmp_path / "model")
-    assert loss_of(reloaded.model, problem) == pytest.approx(problem(x), abs=1e-6)
+    assert loss_of(reloaded.model, problem) == pytest.approx(problem(x), abs=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "subspace", [lp.subspaces.SoftPrompt("Say it: ", 4), lp.subspaces.Prefix("Say it: ", 4, layers=1)]
+)
+def test_a_prompt_has_no_way_home_and_says_so(subspace, tmp_path):
+    problem = problem_on("tiny-gpt2", subspace)
+    for save in (problem.save_adapter, problem.save_model):
+        with pytest.raises(ValueError, match="keep x and"):
+            save(problem.x0, tmp_path / "new")
+    assert not list(tmp_path.iterdir())
 
 
 def test_saving_leaves_the_model_as_it_was(tmp_path):
