@@ -8,7 +8,7 @@ import torch
 
 import llm_problem as lp
 from llm_problem.evaluation import EncoderDecoderEvaluator, ReplayEvaluator, SerialEvaluator
-from llm_problem.evaluation.stock import first_moved_layer
+from llm_problem.evaluation.stock import StockEngine, first_moved_layer
 from llm_problem.models import load_model
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.targets import layer_targets
