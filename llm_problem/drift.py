@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from llm_problem.evaluation import SerialEvaluator
+from llm_problem.evaluation.remembering import versions
 from llm_problem.tasks.batch import TokenBatch
 
 BYTES = 64 << 20  # of log-probabilities (n, places, V) held at once; a vocabulary of 49,152 takes 6 MiB a candidate
@@ -64,12 +65,12 @@ class Drift:
         return divergence(pretrained.log_p, pretrained.p, log_p)
 
     def _pretrained(self) -> _Pretrained:
-        versions = [(p.data_ptr(), p._version) for p in self._evaluator.model.model.parameters()]
-        if self._kept is None or self._kept.versions != versions:
+        now = versions(self._evaluator.model.model.parameters())
+        if self._kept is None or self._kept.versions != now:
             batch = self._batch()
             zeros = np.zeros((1, self._evaluator.subspace.dimension))
             log_p = _normalised(_places(torch.from_numpy(self._evaluator.log_probs(zeros, batch)[0]), batch))
-            self._kept = _Pretrained(log_p, log_p.exp(), versions)
+            self._kept = _Pretrained(log_p, log_p.exp(), now)
         return self._kept
 
 

@@ -37,9 +37,8 @@ class Objectives:
 
     def all(self, X: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
         """F (n, m) and G (n, c) float64 of X (n, d) on the examples of a batch; NaN for a row that is not finite."""
-        limits = self._spec.constraints
-        found = self._quantities(X, batch, {*self._spec.minimised, *(name for name, _ in limits)})
-        G = [found[name] - limit for name, limit in limits]
+        found = self._quantities(X, batch, self._spec.quantities)
+        G = [found[name] - limit for name, limit in self._spec.constraints]
         return self._objectives(found), np.stack(G, axis=1) if G else np.empty((len(X), 0))
 
     def of_model(self, x: np.ndarray) -> dict[str, float]:

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from llm_problem.evaluation.padding import buckets, padded
 from llm_problem.evaluation.prompted import require_prompt
 from llm_problem.evaluation.reading import log_normaliser
-from llm_problem.evaluation.remembering import Kept, forward_of, remembering
+from llm_problem.evaluation.remembering import Kept, forward_of, remembering, versions
 from llm_problem.evaluation.replay import NotReplayableError
 from llm_problem.evaluation.serial import SerialEvaluator
 from llm_problem.models.families import ENCODER_DECODERS, Family, family_of
@@ -97,8 +97,9 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         self.description = _description(self._encoder_moves, below, len(stack), cross, self._most)
         self._limit = min(TOKENS_PER_GROUP, LOGITS_PER_GROUP // model.model.get_output_embeddings().weight.shape[0])
         self._groups: WeakKeyDictionary[TokenBatch, list[Group]] = WeakKeyDictionary()
+        # Those that x moves change with every candidate.
         self._fixed = [p for p in model.model.parameters() if id(p) not in moved]
-        self._seen = self._versions()
+        self._seen = versions(self._fixed)
 
     @property
     def _most(self) -> int:
@@ -127,14 +128,10 @@ class EncoderDecoderEvaluator(SerialEvaluator):
             values[group.entry] = picked.cpu()
         return values
 
-    def _versions(self) -> list[tuple[int, int]]:
-        """What differs after somebody else has written to the weights that x does not move."""
-        return [(p.data_ptr(), p._version) for p in self._fixed]
-
     def _groups_of(self, batch: TokenBatch) -> list[Group]:
-        if (versions := self._versions()) != self._seen:
+        if (now := versions(self._fixed)) != self._seen:
             self._groups.clear()
-            self._seen = versions
+            self._seen = now
         if batch not in self._groups:
             sources = np.array([batch.sources[k].size for k in batch.source])
             if self._cross_attention_is_kept:

@@ -5,7 +5,7 @@ Backpropagation runs through whole stock layers from the first moved one on, for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,22 +23,18 @@ class GradientReader:
     Args:
         model: the model.
         subspace: what x moves, tensors of the model and no prompt.
+        pack: gives the rows of a batch; not in inference mode, which gradients cannot enter.
     """
 
-    def __init__(self, model: LoadedModel, subspace: BoundSubspace) -> None:
-        self._engine = StockEngine(model, subspace)
+    def __init__(self, model: LoadedModel, subspace: BoundSubspace, pack: Callable[[TokenBatch], list[Row]]) -> None:
+        self._engine, self._pack = StockEngine(model, subspace), pack
         # Of each batch: its rows, and what each keeps.
         self._kept: WeakKeyDictionary[TokenBatch, list[tuple[Row, dict[str, torch.Tensor]]]] = WeakKeyDictionary()
 
-    def knows(self, batch: TokenBatch) -> bool:
-        return batch in self._kept
-
-    def learn(self, batch: TokenBatch, rows: list[Row]) -> None:
-        """Take the rows of a batch; they must not have been made in inference mode, which gradients cannot enter."""
-        self._kept[batch] = [(row, {}) for row in rows]
-
     def log_probs(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(E,) float64 of the batch's entries with `changed` tensors in place of the model's own."""
+        if batch not in self._kept:
+            self._kept[batch] = [(row, {}) for row in self._pack(batch)]
         parts = [(row, self._engine.read(row, kept, (), changed)) for row, kept in self._kept[batch]]
         order = torch.cat([torch.as_tensor(row.entry) for row, _ in parts])
         values = torch.cat([found for _, found in parts])

@@ -26,6 +26,8 @@ def require_prompt(batch: TokenBatch, prompt: Sequence[int]) -> None:
     Raises:
         ValueError: one does not.
     """
+    if not prompt:
+        return
     for ids in batch.sources or batch.sequences:
         if not np.array_equal(ids[: len(prompt)], prompt):
             raise ValueError("a text does not start with the subspace's prompt: use batch.prompted(subspace.prompt)")

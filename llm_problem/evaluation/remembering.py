@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 Kept = dict[nn.Module, Any]  # module → what it returned
@@ -49,3 +50,8 @@ def forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
 
 def _returning(output: Any) -> Callable[..., Any]:
     return lambda *args, **kwargs: output
+
+
+def versions(parameters: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
+    """What differs after somebody else has written to the weights, so that nothing remembered of them is true."""
+    return [(p.data_ptr(), p._version) for p in parameters]

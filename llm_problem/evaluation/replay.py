@@ -24,6 +24,7 @@ from llm_problem.evaluation.gradients import GradientReader
 from llm_problem.evaluation.packing import Row, cut, pack
 from llm_problem.evaluation.planned import Kept, NotPlannedError, PlannedEngine
 from llm_problem.evaluation.prompted import require_prompt
+from llm_problem.evaluation.remembering import versions
 from llm_problem.evaluation.serial import SerialEvaluator, padding_learns
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.families import FAMILIES
@@ -95,9 +96,9 @@ class ReplayEvaluator(SerialEvaluator):
             self._start()
 
     def _start(self) -> None:
-        self._seen = self._versions()
+        self._seen = versions(self._all)
         self._batches.clear()
-        self._gradients = GradientReader(self.model, self.subspace)
+        self._gradients: GradientReader | None = None  # made when a gradient is asked for
         self.engine: PlannedEngine | StockEngine
         try:
             store = weight_store(self.model, self._limit)
@@ -148,8 +149,8 @@ class ReplayEvaluator(SerialEvaluator):
             return super().differentiable_log_probs(x, batch)
         with self.model.lock, torch.enable_grad(), padding_learns(self.model.model):
             self._refresh()
-            if not self._gradients.knows(batch):
-                self._gradients.learn(batch, self._new(batch).rows)
+            if self._gradients is None:
+                self._gradients = GradientReader(self.model, self.subspace, lambda b: self._new(b).rows)
             return self._gradients.log_probs(batch, self._changed_parameters(self._deltas(x[None, :])))
 
     def gemms(self, batch: TokenBatch) -> list[tuple[int, int, int, int]]:
@@ -179,12 +180,8 @@ class ReplayEvaluator(SerialEvaluator):
             "candidates_at_once": packed.width,
         }
 
-    def _versions(self) -> list[tuple[int, int]]:
-        """What differs after somebody else has written to the weights."""
-        return [(p.data_ptr(), p._version) for p in self._all]
-
     def _refresh(self) -> None:
-        if self._versions() != self._seen:
+        if versions(self._all) != self._seen:
             self._start()
 
     def _packed(self, batch: TokenBatch) -> Packed:

@@ -105,6 +105,11 @@ def _targets_in(model: Any, family: Family, modules: Sequence[str], layers: Laye
     return targets
 
 
+def parameters_of(targets: Sequence[Target]) -> tuple[str, ...]:
+    """Names of the stored tensors that the targets lie in, each once."""
+    return tuple(dict.fromkeys(target.parameter for target in targets))
+
+
 def layer_targets(model: Any, index: int) -> dict[str, Target]:
     """All weight matrices of one layer by name: the family's names first, then the layer's own."""
     family = family_of(model)

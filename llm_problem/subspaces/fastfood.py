@@ -20,6 +20,7 @@ import torch
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.targets import Target
 from llm_problem.subspaces.deltas import Delta
+from llm_problem.subspaces.draws import basis_generator
 from llm_problem.subspaces.hadamard import walsh_hadamard
 from llm_problem.subspaces.weight_projection import BoundWeightProjection, WeightProjection
 
@@ -53,7 +54,7 @@ class BoundFastfood(BoundWeightProjection):
         super().__init__(config, model, targets)
         size, q = sum(self.sizes), _power_of_two(self.dimension)
         blocks = -(-size // q)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, _STREAM])))
+        rng = basis_generator(seed, _STREAM)
         signs, gaussian, lengths = (np.empty((blocks, q), dtype=np.float32) for _ in range(3))
         order = np.empty((blocks, q), dtype=np.int64)
         for block in range(blocks):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import psutil
 import torch
+
+from llm_problem.subspaces.draws import basis_generator, require_memory
 
 
 def gaussian_columns(dimension: int, size: int, seed: int, stream: int, what: str) -> torch.Tensor:
@@ -22,13 +23,12 @@ def gaussian_columns(dimension: int, size: int, seed: int, stream: int, what: st
     """
     if dimension > size:
         raise ValueError(f"dimension {dimension} is above the number of {what}, {size}")
-    needed, free = 4 * dimension * size, psutil.virtual_memory().available
-    if needed > free:
-        raise ValueError(
-            f"a dense projection of {size} {what} to dimension {dimension} needs {needed / 2**30:.1f} GiB, "
-            f"{free / 2**30:.1f} GiB are free: choose a shorter text or a smaller dimension"
-        )
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream])))
+    require_memory(
+        4 * dimension * size,
+        f"a dense projection of {size} {what} to dimension {dimension}",
+        "a shorter text or a smaller dimension",
+    )
+    rng = basis_generator(seed, stream)
     columns = torch.empty((dimension, size), dtype=torch.float32)
     for k in range(dimension):
         draw = rng.standard_normal(size, dtype=np.float32)

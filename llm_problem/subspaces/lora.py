@@ -6,7 +6,7 @@ B = 0 is the pretrained model, where LoRA starts too. A whole LoRA, with A searc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.targets import Target
-from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
+from llm_problem.models.targets import Target, parameters_of
+from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.deltas import Delta, FactorDelta
 from llm_problem.subspaces.draws import basis_generator
-from llm_problem.subspaces.low_rank import parameters_of, step, stored_and_read, targets_of_rank
+from llm_problem.subspaces.low_rank import RankedSubspace, step, stored_and_read
 from llm_problem.subspaces.scale import relative_step
 
 
 @dataclass(frozen=True)
-class LoRA(Subspace):
+class LoRA(RankedSubspace):
     """Search the B of LoRA.
 
     Args:
@@ -38,17 +38,8 @@ class LoRA(Subspace):
 
     kind: ClassVar[str] = "lora"
 
-    rank: int = 4
-    layers: int | Sequence[int] | None = None
-    modules: str | Sequence[str] = ("q_proj", "v_proj")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(rank=positive_int("rank", self.rank))
-        self._set(layers=layers_value(self.layers), modules=modules_tuple(self.modules))
-
     def bind(self, model: LoadedModel, seed: int) -> BoundLoRA:
-        return BoundLoRA(self, model, targets_of_rank(model, self.modules, self.layers, self.rank), seed)
+        return BoundLoRA(self, model, self.chosen(model), seed)
 
 
 class BoundLoRA(BoundSubspace):

@@ -7,7 +7,7 @@ pretrained model itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.targets import Target
-from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
+from llm_problem.models.targets import Target, parameters_of
+from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.deltas import Delta, LowRankDelta
-from llm_problem.subspaces.low_rank import parameters_of, singular_factors, step, stored_and_read, targets_of_rank
+from llm_problem.subspaces.low_rank import RankedSubspace, singular_factors, step, stored_and_read
 from llm_problem.subspaces.scale import relative_step
 
 
 @dataclass(frozen=True)
-class LoRAXS(Subspace):
+class LoRAXS(RankedSubspace):
     """Search the r×r cores of LoRA-XS.
 
     Args:
@@ -37,17 +37,8 @@ class LoRAXS(Subspace):
 
     kind: ClassVar[str] = "lora-xs"
 
-    rank: int = 4
-    layers: int | Sequence[int] | None = None
-    modules: str | Sequence[str] = ("q_proj", "v_proj")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(rank=positive_int("rank", self.rank))
-        self._set(layers=layers_value(self.layers), modules=modules_tuple(self.modules))
-
     def bind(self, model: LoadedModel, seed: int) -> BoundLoRAXS:
-        return BoundLoRAXS(self, model, targets_of_rank(model, self.modules, self.layers, self.rank))
+        return BoundLoRAXS(self, model, self.chosen(model))
 
 
 class BoundLoRAXS(BoundSubspace):

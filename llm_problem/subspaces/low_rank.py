@@ -1,8 +1,9 @@
-"""What the low-rank subspaces share: weights that have the rank, their singular vectors, how large a step is."""
+"""What the low-rank subspaces share: their settings, weights that have the rank, singular vectors, a step's size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,25 @@ import torch
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.quantised import plain
 from llm_problem.models.targets import Layers, Target, find_targets
+from llm_problem.subspaces.base import Subspace, layers_value, modules_tuple, positive_int
+
+
+@dataclass(frozen=True)
+class RankedSubspace(Subspace):
+    """Base of the descriptions that are a rank and where it is."""
+
+    rank: int = 4
+    layers: int | Sequence[int] | None = None
+    modules: str | Sequence[str] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(rank=positive_int("rank", self.rank))
+        self._set(layers=layers_value(self.layers), modules=modules_tuple(self.modules))
+
+    def chosen(self, model: LoadedModel) -> list[Target]:
+        """The chosen weights; errors as for `targets_of_rank`."""
+        return targets_of_rank(model, self.modules, self.layers, self.rank)
 
 
 def targets_of_rank(model: LoadedModel, modules: str | Sequence[str], layers: Layers, rank: int | None) -> list[Target]:
@@ -26,11 +46,6 @@ def targets_of_rank(model: LoadedModel, modules: str | Sequence[str], layers: La
                 f"at most {min(target.shape)}"
             )
     return targets
-
-
-def parameters_of(targets: Sequence[Target]) -> tuple[str, ...]:
-    """Names of the stored tensors that the targets lie in, each once."""
-    return tuple(dict.fromkeys(target.parameter for target in targets))
 
 
 def stored_and_read(model: LoadedModel, targets: Sequence[Target]) -> Iterator[tuple[Target, torch.Tensor, np.ndarray]]:

@@ -16,7 +16,7 @@ import torch
 from llm_problem.models.families import family_of
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.quantised import plain
-from llm_problem.models.targets import Target, find_targets
+from llm_problem.models.targets import Target, find_targets, parameters_of
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple
 from llm_problem.subspaces.deltas import Delta, DenseDelta, ScaleDelta
 from llm_problem.subspaces.scale import relative_step
@@ -69,7 +69,7 @@ class BoundScales(BoundSubspace):
             self._bias_of.append(name)
             if name is not None:
                 self._biases[name] = plain(state[name])
-        self.parameters = tuple(dict.fromkeys(target.parameter for target in targets)) + tuple(self._biases)
+        self.parameters = parameters_of(targets) + tuple(self._biases)
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         changes: list[Delta] = []

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.targets import Target
+from llm_problem.models.targets import Target, parameters_of
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
 from llm_problem.subspaces.deltas import Delta, LowRankDelta
-from llm_problem.subspaces.low_rank import parameters_of, singular_factors, step, stored_and_read, targets_of_rank
+from llm_problem.subspaces.low_rank import singular_factors, step, stored_and_read, targets_of_rank
 from llm_problem.subspaces.scale import relative_step
 
 

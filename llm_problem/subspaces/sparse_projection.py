@@ -7,8 +7,7 @@ neither the memory nor the work depends on d.
 Uni-LoRA projects onto the entries of LoRA's two factors B and A. Their product is even in x and flat at x = 0, which
 is no map from x to changes that an optimizer of x around zero can follow; here the same projection is applied to the
 entries of the weights, so that it is linear. Groups are dealt out evenly, a random permutation's entries one after
-another, and signs are random (in the paper they are all positive), so that a coordinate adds no common offset to all
-weights.
+another, and signs are random (PEFT's UNILORA has none), so that a coordinate adds no common offset to all weights.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import torch
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.targets import Target
 from llm_problem.subspaces.deltas import Delta
+from llm_problem.subspaces.draws import basis_generator
 from llm_problem.subspaces.weight_projection import BoundWeightProjection, WeightProjection
 
 
@@ -52,7 +52,7 @@ class BoundSparseProjection(BoundWeightProjection):
     def __init__(self, config: SparseProjection, model: LoadedModel, targets: list[Target], seed: int) -> None:
         super().__init__(config, model, targets)
         size = sum(self.sizes)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, _STREAM])))
+        rng = basis_generator(seed, _STREAM)
         group = np.empty(size, dtype=np.int32)
         group[rng.permutation(size)] = np.arange(size) % self.dimension  # sizes differ by one at most
         length = self.column / np.sqrt(np.bincount(group, minlength=self.dimension))  # (d,) of an entry

@@ -10,7 +10,7 @@ both are drawn uniformly with Kaiming's variance 2 / (number of columns).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,18 +18,18 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.targets import Target
-from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
+from llm_problem.models.targets import Target, parameters_of
+from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta
 from llm_problem.subspaces.draws import basis_generator
-from llm_problem.subspaces.low_rank import parameters_of, step, stored_and_read, targets_of_rank
+from llm_problem.subspaces.low_rank import RankedSubspace, step, stored_and_read
 from llm_problem.subspaces.scale import relative_step
 
 VECTORS = ("d", "b")
 
 
 @dataclass(frozen=True)
-class VeRA(Subspace):
+class VeRA(RankedSubspace):
     """Search one of VeRA's two vectors.
 
     Args:
@@ -46,19 +46,15 @@ class VeRA(Subspace):
     kind: ClassVar[str] = "vera"
 
     rank: int = 16
-    layers: int | Sequence[int] | None = None
-    modules: str | Sequence[str] = ("q_proj", "v_proj")
     searched: str = "d"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set(rank=positive_int("rank", self.rank))
-        self._set(layers=layers_value(self.layers), modules=modules_tuple(self.modules))
         if self.searched not in VECTORS:
             raise ValueError(f"searched must be one of {', '.join(VECTORS)}, got {self.searched!r}")
 
     def bind(self, model: LoadedModel, seed: int) -> BoundVeRA:
-        return BoundVeRA(self, model, targets_of_rank(model, self.modules, self.layers, self.rank), seed)
+        return BoundVeRA(self, model, self.chosen(model), seed)
 
 
 class BoundVeRA(BoundSubspace):

@@ -13,7 +13,7 @@ import torch
 
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.quantised import plain
-from llm_problem.models.targets import Target, find_targets
+from llm_problem.models.targets import Target, find_targets, parameters_of
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple, positive_int
 from llm_problem.subspaces.deltas import Delta, WeightDelta
 from llm_problem.subspaces.draws import require_memory
@@ -60,7 +60,7 @@ class BoundWeightProjection(BoundSubspace):
 
     def __init__(self, config: WeightProjection, model: LoadedModel, targets: list[Target]) -> None:
         self.dimension, self.targets = config.dimension, targets
-        self.parameters = tuple(dict.fromkeys(target.parameter for target in targets))
+        self.parameters = parameters_of(targets)
         self.sizes = [target.shape[0] * target.shape[1] for target in targets]
         state = dict(model.model.named_parameters())
         weights = [target.read(plain(state[target.parameter])) for target in targets]

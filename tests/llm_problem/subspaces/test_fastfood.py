@@ -1,7 +1,6 @@
 """Fastfood: the fast transform against Hadamard's matrix written out, and how near the projection is to a Gaussian."""
 
 import numpy as np
-import psutil
 import pytest
 import scipy.linalg
 import torch
@@ -99,24 +98,6 @@ def test_half_precision_loses_no_more_than_the_weights_do(small_model):
     np.testing.assert_allclose(half, exact, rtol=0.02, atol=1e-5)
 
 
-def test_more_dimensions_than_entries_are_refused(small_model):
-    loaded = small_model("llama")  # v_proj has 512 entries
-    bound = Fastfood(512, layers=1, modules="v_proj").bind(loaded, 0)
+def test_as_many_dimensions_as_entries_reach_all_of_them(small_model):
+    bound = Fastfood(512, layers=1, modules="v_proj").bind(small_model("llama"), 0)  # v_proj has 512 entries
     assert np.linalg.matrix_rank(matrix(bound)) == 512
-    with pytest.raises(ValueError, match="dimension 513 is above the number of chosen weights, 512"):
-        Fastfood(513, layers=1, modules="v_proj").bind(loaded, 0)
-
-
-@pytest.mark.parametrize("dimension", [0, -3, 2.0, True])
-def test_dimension_must_be_a_positive_integer(dimension):
-    with pytest.raises(ValueError, match="dimension must be an integer of at least 1"):
-        Fastfood(dimension)
-
-
-def test_what_does_not_fit_into_memory_is_refused(small_model, monkeypatch):
-    class Little:
-        available = 1000
-
-    monkeypatch.setattr(psutil, "virtual_memory", Little)
-    with pytest.raises(ValueError, match=r"projecting 1536 weights to dimension 4 .* GiB are free: choose fewer"):
-        Fastfood(4, layers=1).bind(small_model("llama"), 0)

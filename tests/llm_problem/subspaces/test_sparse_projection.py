@@ -1,7 +1,6 @@
 """The sparse projection: isometric, balanced, and as small as what it moves."""
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -57,25 +56,3 @@ def test_memory_does_not_grow_with_the_dimension(small_model):
     sizes = [sum(t.numel() * t.element_size() for t in bound.basis()) for bound in (few, many)]
     assert sizes[0] == sizes[1] == 8 * sum(np.prod(t.shape) for t in few.targets)
     assert many.deltas(torch.ones(2, 20_000, dtype=torch.float64))[0].value.shape == (2, *many.targets[0].shape)
-
-
-def test_more_dimensions_than_entries_are_refused(small_model):
-    loaded = small_model("llama")  # v_proj has 512 entries
-    assert SparseProjection(512, layers=1, modules="v_proj").bind(loaded, 0).dimension == 512
-    with pytest.raises(ValueError, match="dimension 513 is above the number of chosen weights, 512"):
-        SparseProjection(513, layers=1, modules="v_proj").bind(loaded, 0)
-
-
-@pytest.mark.parametrize("dimension", [0, -3, 2.0, True])
-def test_dimension_must_be_a_positive_integer(dimension):
-    with pytest.raises(ValueError, match="dimension must be an integer of at least 1"):
-        SparseProjection(dimension)
-
-
-def test_what_does_not_fit_into_memory_is_refused(small_model, monkeypatch):
-    class Little:
-        available = 1000
-
-    monkeypatch.setattr(psutil, "virtual_memory", Little)
-    with pytest.raises(ValueError, match=r"projecting 1536 weights to dimension 4 .* GiB are free: choose fewer"):
-        SparseProjection(4, layers=1).bind(small_model("llama"), 0)

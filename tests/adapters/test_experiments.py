@@ -1,0 +1,40 @@
+"""Experiments go on where they were stopped, and say what they found."""
+
+import pytest
+
+from llm_problem_adapters.experiments import movement
+from llm_problem_adapters.experiments.records import Records
+
+PROBLEM = "tiny-gpt2-prose-lora-xs-d32-v1"
+
+
+def test_a_run_that_is_in_the_file_is_not_made_again(tmp_path):
+    path = tmp_path / "folder" / "runs.jsonl"
+    identity = {"optimizer": "cma", "seed": 1}
+    assert Records(path, ("optimizer", "seed")).run(identity, lambda: {"loss": 0.1}) == {**identity, "loss": 0.1}
+    again = Records(path, ("optimizer", "seed"))
+    assert again.run(identity, lambda: pytest.fail("made again")) == {**identity, "loss": 0.1}
+    assert again.run({**identity, "seed": 2}, lambda: {"loss": 0.2})["loss"] == 0.2
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_line_that_was_cut_off_is_made_again_and_the_others_are_kept(tmp_path, cut):
+    path = tmp_path / "runs.jsonl"
+    for seed in (1, 2):
+        Records(path, ("seed",)).run({"seed": seed}, lambda: {"loss": 0.123456789})
+    path.write_bytes(path.read_bytes()[:-cut])
+    records = Records(path, ("seed",))
+    records.run({"seed": 1}, lambda: pytest.fail("made again"))
+    assert records.run({"seed": 2}, lambda: {"loss": 7.0})["loss"] == 7.0
+    assert Records(path, ("seed",)).run({"seed": 2}, lambda: pytest.fail("made again"))["loss"] == 7.0
+
+
+def test_movement_tells_who_stands_still(tmp_path, capsys, monkeypatch):
+    options = ["--seeds", "1", "--budget", "60", "--problems", PROBLEM, "--out", str(tmp_path / "runs.jsonl")]
+    assert movement.main([*options, "--optimizers", "cma", "nevergrad:SPSA"]) == 0  # SPSA has its reason
+    printed = capsys.readouterr().out
+    assert "cma" in printed and movement.REASONS["nevergrad:SPSA"] in printed
+    monkeypatch.setattr(movement, "REASONS", {})
+    assert movement.main([*options, "--optimizers", "cma", "nevergrad:SPSA"]) == 1
+    assert "fails" in capsys.readouterr().out
