@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llm_problem.evaluation.attention import Bucket
-from llm_problem.evaluation.projection import Move, Projection, Started
+from llm_problem.evaluation.projection import Move, Projection, Started, cored
 from llm_problem.evaluation.rotary import turn
 from llm_problem.subspaces.deltas import Delta
 
@@ -125,7 +125,7 @@ class _Affine:
             rank = left.shape[1]
             u = out[..., start : start + rank]  # Σ_t a_t u_t
             start += rank
-            z = torch.matmul(u.flatten(1, 2), delta.core.to(self.values.projection.dtype).transpose(1, 2))  # type: ignore[union-attr]
+            z = cored(u.flatten(1, 2), delta.core.to(self.values.projection.dtype))  # type: ignore[union-attr]
             z = z.view(width, u.shape[1], layer.shared, -1, rank)  # (width, p, shared, share, r)
             added = torch.einsum("npkgr,krs->npkgs", z, left)
             result = result + added.reshape(result.shape)

@@ -128,8 +128,7 @@ class Projection:
         """C (R x), (width, M, r), of a low-rank move."""
         delta = changes[move.number]
         assert isinstance(delta, LowRankDelta) and started.low is not None
-        core = delta.core.to(self.dtype).transpose(1, 2)  # (width, r, r)
-        return torch.matmul(started.low[..., move.low], core)
+        return cored(started.low[..., move.low], delta.core.to(self.dtype))
 
     def _add(self, y: torch.Tensor, started: Started, move: Move, delta: Delta) -> None:
         if isinstance(delta, LowRankDelta):
@@ -141,6 +140,11 @@ class Projection:
         for i in range(len(y)):
             change = delta.value[i].index_select(0, move.order.to(delta.value.device)).to(self.dtype)  # (columns, K)
             y[i][:, move.columns].addmm_(started.x[i if len(started.x) > 1 else 0], change.T)
+
+
+def cored(low: torch.Tensor, core: torch.Tensor) -> torch.Tensor:
+    """C u for each row u of `low` (1 or n, M, r) and candidates' cores C, (n, r, r) or (n, r) for diagonal ones."""
+    return low * core[:, None, :] if core.ndim == 2 else torch.matmul(low, core.transpose(1, 2))
 
 
 def _frozen(

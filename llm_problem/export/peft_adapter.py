@@ -79,7 +79,7 @@ def _combined(group: list[LowRankDelta]) -> tuple[torch.Tensor, torch.Tensor, bo
     out = first.stored_rows
     left: list[torch.Tensor] = []
     for delta, index in zip(group, rows, strict=True):
-        b = (delta.left @ delta.core[0]).detach().float().cpu()  # (rows, r)
+        b = delta.factors(0)[0].detach().float().cpu()  # (rows, r)
         left.append(b if index is None else torch.zeros(out, b.shape[1]).index_copy(0, index, b))
     right = torch.cat([delta.right.detach().float().cpu() for delta in group])
     return torch.cat(left, dim=1).contiguous(), right.contiguous(), first.transposed
