@@ -1,15 +1,20 @@
 """The serial evaluator against a computation with plain transformers that shares no code with it."""
 
 import copy
+import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 import llm_problem as lp
 from llm_problem.evaluation import SerialEvaluator
 from llm_problem.models.quiet import quiet_transformers
+from tests.llm_problem.subspace_examples import example
 
 EXAMPLES = [("an odd little film , warm and wise", 1), ("two hours of nothing at all", 0), ("fine", 1), ("dull", 0)]
 PROMPT = {"causal": "Review: {text} It was", "masked": "{text} It was {label}."}
@@ -93,10 +98,10 @@ def add_lora_xs(model, x):
         weight += torch.from_numpy(left).float() @ torch.from_numpy(core).float() @ torch.from_numpy(right).float()
 
 
-def add_random(model, x):
+def add_random(model, x, seed=5):
     """Δθ = Σ_k x_k p_k with Gaussian directions p_k of length 2 over all the chosen weights together."""
     weights = list(query_and_value(model, layers=1))
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x5B5])))
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0x5B5])))
     directions = rng.standard_normal((x.size, sum(w.numel() for w in weights)), dtype=np.float32).astype(float)
     directions *= 2 / np.linalg.norm(directions, axis=1, keepdims=True)
     change = torch.from_numpy(x).float() @ torch.from_numpy(directions).float()
@@ -111,14 +116,49 @@ def add_full(model, x):
         x = x[parameter.numel() :]
 
 
+def add_adapters(model, x, loaded):
+    """ΔW = Σ_i x_i s_i B_i A_i, s = alpha / r or alpha / √r, alpha = 2 r."""
+    modules = dict(model.named_modules())
+    for i, adapter in enumerate(example("adapter-mix", loaded).adapters):
+        tensors = load_file(Path(adapter.source) / "adapter_model.safetensors")
+        for key in (key for key in tensors if key.endswith("lora_A.weight")):
+            module = modules[key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")]
+            a, b = tensors[key], tensors[key.replace("lora_A", "lora_B")]
+            change = x[i] * 2 * (len(a) ** 0.5 if i == 1 else 1) * (b @ a)
+            module.weight += change.T if isinstance(module, Conv1D) else change
+
+
+def add_models(model, x, loaded):
+    """θ = θ0 + Σ_i x_i (θ_i − θ0)."""
+    pretrained = {name: p.clone() for name, p in model.named_parameters()}
+    for i, mixed in enumerate(example("model-mix", loaded).models):
+        other = type(model).from_pretrained(mixed.source, dtype=torch.float32)
+        for name, parameter in other.named_parameters():
+            model.get_parameter(name).add_(x[i] * (parameter - pretrained[name]))
+
+
+def add_together(model, x):
+    """Cores of LoRA-XS (the first 4 · 9 numbers), and Gaussian directions for the same weights of the last layer."""
+    add_lora_xs(model, x[:36])
+    add_random(model, x[36:], seed=int(np.random.SeedSequence([5, 0x7063, 1]).generate_state(1, np.uint64)[0]))
+
+
 SUBSPACES = {
+    "adapter-mix": (functools.partial(example, "adapter-mix"), add_adapters),
+    "model-mix": (functools.partial(example, "model-mix"), add_models),
+    "together": (
+        lp.subspaces.Together(
+            (lp.subspaces.LoRAXS(3, layers=2, scale=1.0), lp.subspaces.RandomSubspace(6, 1, scale=2.0))
+        ),
+        add_together,
+    ),
     "lora-xs": (lp.subspaces.LoRAXS(3, layers=2, scale=1.0), add_lora_xs),
     "random": (lp.subspaces.RandomSubspace(6, layers=1, scale=2.0), add_random),
     "full": (lp.subspaces.FullVector(scale=0.003), add_full),
 }
 
 CASES = [(name, kind) for name in ("tiny_gpt2", "tiny_bert") for kind in SUBSPACES] + [
-    pytest.param("smollm2", kind, marks=pytest.mark.real) for kind in SUBSPACES if kind != "full"
+    pytest.param("smollm2", kind, marks=pytest.mark.real) for kind in SUBSPACES if kind not in ("full", "model-mix")
 ]
 
 
@@ -131,6 +171,8 @@ def test_every_subspace_is_compared_with_the_reference():
 def test_serial_loss_equals_plain_transformers(name, kind, stock, request):
     loaded = request.getfixturevalue(name)
     subspace, add = SUBSPACES[kind]
+    if callable(subspace):  # its description names files, made for the model
+        subspace, add = subspace(loaded), functools.partial(add, loaded=loaded)
     problem = lp.Problem(loaded, task_for(loaded.kind), subspace, seed=5, evaluator="serial")
     model, tokenizer = stock(loaded)
     masked = loaded.kind == "masked"

@@ -1,5 +1,6 @@
 """What every registered subspace keeps: linear in x, zero at zero, repeatable, and honest about what it moves."""
 
+import dataclasses
 import inspect
 import re
 
@@ -10,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from llm_problem.subspaces import SUBSPACES, FullVector, LoRAXS, RandomSubspace, Subspace
+from llm_problem.subspaces import SUBSPACES, LoRAXS, RandomSubspace, Subspace
+from tests.llm_problem.subspace_examples import EXAMPLES, RANDOM, example
 
-EXAMPLES = {
-    "full": FullVector(),
-    "lora-xs": LoRAXS(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "random": RandomSubspace(7, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-}
-RANDOM = {"random"}
 CHOOSING = [kind for kind, cls in SUBSPACES.items() if "modules" in inspect.signature(cls).parameters]
 FAMILIES = ["llama", "gpt2", "gpt_neox", "bert"]  # plain, fused and transposed, fused and interleaved, encoder
 
@@ -44,7 +40,7 @@ def bind(model):
     """A function: kind and family → the bound subspace, which knows the shapes of what it moves."""
 
     def make(kind, family, seed=0):
-        bound = EXAMPLES[kind].bind(model(family), seed)
+        bound = example(kind, model(family)).bind(model(family), seed)
         named = dict(model(family).model.named_parameters())
         bound.shapes_of = {name: named[name].shape for name in bound.parameters}
         return bound
@@ -52,9 +48,9 @@ def bind(model):
     return make
 
 
-def test_every_subspace_has_an_example_here():
+def test_every_subspace_has_an_example(model):
     assert set(EXAMPLES) == set(SUBSPACES)
-    assert all(SUBSPACES[kind].kind == kind == example.kind for kind, example in EXAMPLES.items())
+    assert all(SUBSPACES[kind].kind == kind == example(kind, model("gpt2")).kind for kind in EXAMPLES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -149,7 +145,7 @@ def test_the_same_seed_gives_the_same_basis(kind, family, bind):
 @pytest.mark.parametrize("kind", SUBSPACES)
 def test_another_scale_is_another_basis(kind, model):
     hashes = {
-        type(EXAMPLES[kind])(**{**vars(EXAMPLES[kind]), "scale": scale}).bind(model("gpt2"), 0).basis_hash()
+        dataclasses.replace(example(kind, model("gpt2")), scale=scale).bind(model("gpt2"), 0).basis_hash()
         for scale in (None, 0.5, 0.25)
     }
     assert len(hashes) == 3
@@ -160,7 +156,7 @@ def test_scale_multiplies_the_map(kind, model, bind):
     x = np.random.default_rng(0).standard_normal((1, bind(kind, "gpt2").dimension))
     changes = []
     for scale in (1.0, 3.0):
-        bound = type(EXAMPLES[kind])(**{**vars(EXAMPLES[kind]), "scale": scale}).bind(model("gpt2"), 0)
+        bound = dataclasses.replace(example(kind, model("gpt2")), scale=scale).bind(model("gpt2"), 0)
         bound.shapes_of = bind(kind, "gpt2").shapes_of
         changes.append(moved(bound, x)[0])
     for name, change in changes[0].items():
@@ -236,10 +232,11 @@ def test_dimension(subspace, dimension, model):
 
 
 @pytest.mark.parametrize("kind", SUBSPACES)
-def test_descriptions_are_frozen_compare_and_hash(kind):
-    same = type(EXAMPLES[kind])(**vars(EXAMPLES[kind]))
-    assert same == EXAMPLES[kind]
-    assert hash(same) == hash(EXAMPLES[kind])
+def test_descriptions_are_frozen_compare_and_hash(kind, model):
+    given = example(kind, model("gpt2"))
+    same = type(given)(**vars(given))
+    assert same == given
+    assert hash(same) == hash(given)
     with pytest.raises(AttributeError):
         same.scale = 2.0
 
