@@ -125,18 +125,18 @@ def _check_claims(bound: BoundSubspace, loaded: LoadedModel, X: np.ndarray) -> N
 
 
 def _check_map(bound: BoundSubspace, loaded: LoadedModel, X: np.ndarray) -> None:
-    """Zero at zero, linear, one candidate apart from another, differentiable."""
+    """Zero at zero, one candidate apart from another, linear, differentiable."""
     for zero in (np.zeros((1, bound.dimension)), -np.zeros((2, bound.dimension))):
         found = max(size_of(changes) for changes in changes_of(bound, loaded.model, zero))
         require(found == 0, "x = 0 changes nothing", f"a change of size {found:.2g}")
-    a, b = 3.0, -0.5
-    of_x, of_y, of_both = changes_of(bound, loaded.model, np.stack([X[0], X[1], a * X[0] + b * X[1]]))
-    error = distance(of_both, combined(a, of_x, b, of_y))
-    require(error <= _exact(loaded), "the change is linear in x", f"f(3x − y/2) is {error:.2g} from 3f(x) − f(y)/2")
     for i, together in enumerate(changes_of(bound, loaded.model, X)):
         alone = changes_of(bound, loaded.model, X[i : i + 1])[0]
         error = distance(together, alone)
         require(error <= _exact(loaded), "candidates of one call do not mix", f"candidate {i} is off by {error:.2g}")
+    a, b = 3.0, -0.5
+    of_x, of_y, of_both = changes_of(bound, loaded.model, np.stack([X[0], X[1], a * X[0] + b * X[1]]))
+    error = distance(of_both, combined(a, of_x, b, of_y))
+    require(error <= _exact(loaded), "the change is linear in x", f"f(3x − y/2) is {error:.2g} from 3f(x) − f(y)/2")
     point = torch.tensor(X[:1], requires_grad=True, device=loaded.model.device)
     with promised("deltas are differentiable in X"):
         changes = torch.cat([c.double().reshape(-1) for c in changes_of(bound, loaded.model, point)[0].values()])
