@@ -61,6 +61,13 @@ def test_front_runs_on_a_real_model(tmp_path, smollm2, monkeypatch, capsys):
     assert (tmp_path / "front.png").is_file()
 
 
+def test_a_mix_of_adapters_is_better_than_each(tmp_path):
+    output = run("mix_adapters.py", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    losses = dict(re.findall(r"^ *([\w ]+): ([\d.]+) nats per token, held out", output, re.MULTILINE))
+    assert set(losses) == {"pretrained", "all added up", "mix found", *(f"adapter {k} alone" for k in range(3))}
+    assert all(float(losses["mix found"]) < float(loss) for name, loss in losses.items() if name != "mix found")
+
+
 def test_demo_runs_every_optimizer_it_names(tmp_path, smollm2):
     output = run("demo.py", "--budget", "2", "--out", "demo", cwd=tmp_path)
     import runpy

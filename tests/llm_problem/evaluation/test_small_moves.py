@@ -8,7 +8,7 @@ import torch
 
 import llm_problem as lp
 from llm_problem.evaluation import EncoderDecoderEvaluator, ReplayEvaluator, SerialEvaluator
-from llm_problem.evaluation.stock import StockEngine
+from llm_problem.evaluation.stock import StockEngine, first_moved_layer
 from llm_problem.models import load_model
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.targets import layer_targets
@@ -126,11 +126,11 @@ def test_whole_stock_layers_below_the_moved_ones_are_kept(
 
 def test_a_norm_that_is_used_in_a_layer_too_counts_as_that_layers(small_model, text_task, points):
     loaded = small_model("llama", dtype=torch.float64)
-    assert StockEngine(loaded, ("model.norm.weight",)).first == 2
+    assert first_moved_layer(loaded.model, "model.layers", ("model.norm.weight",)) == 2
     loaded.model.model.norm.weight = loaded.model.model.layers[1].input_layernorm.weight
-    assert StockEngine(loaded, ("model.layers.1.input_layernorm.weight",)).first == 1
+    assert first_moved_layer(loaded.model, "model.layers", ("model.layers.1.input_layernorm.weight",)) == 1
     loaded.model.model.norm.weight = loaded.model.model.embed_tokens.weight = torch.nn.Parameter(torch.ones(32))
-    assert StockEngine(loaded, ("model.embed_tokens.weight",)).first == 0
+    assert first_moved_layer(loaded.model, "model.layers", ("model.embed_tokens.weight",)) == 0
 
 
 @pytest.mark.parametrize(
