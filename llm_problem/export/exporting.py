@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from llm_problem.models.quantised import kinds
+from llm_problem.export.folder import require_new
 from llm_problem.subspaces.stored import save_basis
 
 if TYPE_CHECKING:
+    from llm_problem.export import Point
     from llm_problem.problem import Problem
 
 
 class Exporting:
     """The part of `Problem` that writes files; each appears whole or not at all, and nothing is overwritten."""
 
-    def save_adapter(self, x: Any, directory: str | os.PathLike[str]) -> None:
+    def save_adapter(
+        self, x: Any, directory: str | os.PathLike[str], *, notes: Mapping[str, Any] | None = None
+    ) -> None:
         """Write x (d,) as a PEFT adapter into a new directory: `peft.PeftModel.from_pretrained` loads it.
 
+        Which type it is follows from what x changes: LORA, IA3, LN_TUNING, PROMPT_TUNING or PREFIX_TUNING.
+
+        Args:
+            x: the point.
+            directory: must not exist.
+            notes: what README.md says of how the point was found, name → text, number or mapping of numbers (metrics
+                on a split, say). The losses on the search split are in it anyway.
+
         Raises:
-            ValueError: x of another shape or not finite, or a subspace whose changes are not low rank.
+            ValueError: x of another shape or not finite, or changes that no adapter holds exactly, with what works.
             FileExistsError: the directory exists.
         """
-        from llm_problem.export import save_adapter
+        from llm_problem.export import adapter_of, model_card, write_adapter
 
         problem = cast("Problem", self)
-        deltas = problem.subspace.deltas(torch.from_numpy(problem._one(x)))
-        task_type = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}.get(problem._loaded.kind, "FEATURE_EXTRACTION")
-        base = str(problem._loaded.source or problem._spec.model)
-        save_adapter(deltas, directory, base=base, task_type=task_type, card=_card(problem, x))
+        point = _point(problem, x)
+        require_new(directory)
+        adapter = adapter_of(point)
+        base = str(point.loaded.source or problem.spec.model)
+        write_adapter(adapter, point, directory, base=base, card=model_card(problem, x, adapter, notes))
 
-    def save_model(self, x: Any, directory: str | os.PathLike[str]) -> None:
-        """Write the whole model at x (d,) into a new directory: plain transformers loads it; errors as above."""
-        from llm_problem.export import save_model
+    def save_model(self, x: Any, directory: str | os.PathLike[str], *, notes: Mapping[str, Any] | None = None) -> None:
+        """Write the whole model at x (d,) into a new directory: plain transformers loads it.
+
+        Raises:
+            ValueError: x of another shape or not finite, or something else than weights moves, or the model is
+                quantised; with what works.
+            FileExistsError: the directory exists.
+        """
+        from llm_problem.export import model_card, require_mergeable, save_model
 
         problem = cast("Problem", self)
-        if problem.subspace.prompt:
-            raise ValueError("a moved prompt cannot be merged into weights: keep x and the description")
-        if found := kinds(problem.model):
-            raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: use save_adapter(x, directory)")
-        changed = problem._evaluator.changed(problem._one(x))
-        save_model(problem.model, problem.tokenizer, changed, directory, card=_card(problem, x))
+        require_mergeable(_point(problem, x))
+        require_new(directory)
+        card = model_card(problem, x, None, notes)
+        save_model(problem.model, problem.tokenizer, problem.evaluator.changed(problem._one(x)), directory, card=card)
 
     def save_basis(self, path: str | os.PathLike[str]) -> None:
         """Write the subspace's frozen arrays into a new safetensors file, for `Problem(…, basis=path)` elsewhere.
@@ -56,7 +73,10 @@ class Exporting:
         save_basis(problem.subspace, path, problem._spec.basis_identity(problem._loaded.identity))
 
 
-def _card(problem: Problem, x: Any) -> str:
-    from llm_problem.export import model_card
+def _point(problem: Problem, x: Any) -> Point:
+    from llm_problem.export import Point
 
-    return model_card(problem.name, problem._spec, problem.fingerprint, problem.metrics(x, "search"))
+    subspace = problem.subspace
+    with torch.no_grad():
+        deltas = subspace.deltas(torch.from_numpy(problem._one(x)).to(problem.model.device))
+    return Point(problem._loaded, tuple(deltas), tuple(subspace.prompt))

@@ -31,7 +31,8 @@ def check_exports(subspace: Subspace, loaded: LoadedModel, task: Task, seed: int
         BrokenPromiseError: one of them does neither.
     """
     problem = Problem(loaded, task, subspace, seed=seed, evaluator="serial")
-    batch, expected = problem.batch("search"), problem.metrics(x, "search")["loss"]
+    expected = problem.metrics(x, "search")["loss"]
+    batch = task.batch(loaded, "search", seed)  # without a prompt: an adapter brings its own
     with tempfile.TemporaryDirectory() as name:
         adapter, whole = Path(name) / "adapter", Path(name) / "model"
         if _saved("save_adapter", problem.save_adapter, x, adapter) and importlib.util.find_spec("peft"):

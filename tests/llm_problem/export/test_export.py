@@ -90,7 +90,7 @@ def test_saved_model_loads_in_plain_transformers_with_the_same_loss(model, subsp
 def test_a_prompt_has_no_way_home_and_says_so(subspace, tmp_path):
     problem = problem_on("tiny-gpt2", subspace)
     for save in (problem.save_adapter, problem.save_model):
-        with pytest.raises(ValueError, match="keep x and"):
+        with pytest.raises(ValueError, match="save_adapter"):
             save(problem.x0, tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
