@@ -119,4 +119,4 @@ def _instead_of_an_adapter(point: Point) -> str:
         return _KEEP
     if quantised_kinds(point.loaded.model):
         return f"and a quantised model cannot be merged either; {_KEEP}"
-    return "use save_model(x, directory), which writes the whole model"
+    return "use save_model(x, directory), or export --merged, which writes the whole model"
