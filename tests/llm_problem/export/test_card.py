@@ -77,7 +77,7 @@ def test_examples_given_in_place_stay_at_home(label_task, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert"])
-@pytest.mark.parametrize("subspace", [lp.subspaces.Scales(layers=1), lp.subspaces.SoftPrompt("Well, ", 4)])
+@pytest.mark.parametrize("subspace", [lp.subspaces.Scales(layers=1), lp.subspaces.SoftPrompt("Well then", 4)])
 def test_its_code_loads_the_adapter(model, subspace, text_task, tmp_path, monkeypatch):
     pytest.importorskip("peft")
     problem = lp.Problem(model, text_task, subspace)
@@ -88,7 +88,7 @@ def test_its_code_loads_the_adapter(model, subspace, text_task, tmp_path, monkey
     assert type(loaded["model"]).__name__.startswith("PeftModel")
     assert loaded["tokenizer"].get_vocab() == problem.tokenizer.get_vocab()
     if problem.subspace.prompt:
-        assert "It stands before every text where `well," in body.replace("Well", "well")
+        assert re.search(r"^It stands before every text where ` ?[Ww]ell then` stood", body, flags=re.MULTILINE)
         assert "| search split | prompted, not searched | this adapter |" in body
     else:
         with problem.evaluator.changed(x[None, :]), torch.no_grad():
