@@ -91,3 +91,10 @@ def test_sst2_example_runs_on_files_of_its_form(tmp_path, smollm2, capsys):
     runpy.run_path(str(EXAMPLES / "sst2_cma.py"))["main"](tmp_path, budget=4, seeds=1)
     output = capsys.readouterr().out
     assert "d = 256" in output and "4 evaluations" in output and "median: best search loss" in output
+
+
+def test_an_adapter_is_used_by_peft_alone(tmp_path):
+    pytest.importorskip("peft")
+    output = run("adapter_in_peft.py", "tiny-gpt2", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    before, after = map(float, re.findall(r": held-out loss ([\d.]+), accuracy [\d.]+ on 80 sentences", output))
+    assert after < before

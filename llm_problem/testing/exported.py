@@ -36,10 +36,10 @@ def check_exports(subspace: Subspace, loaded: LoadedModel, task: Task, seed: int
     with tempfile.TemporaryDirectory() as name:
         adapter, whole = Path(name) / "adapter", Path(name) / "model"
         if _saved("save_adapter", problem.save_adapter, x, adapter) and importlib.util.find_spec("peft"):
-            found = task.scores(_log_probs(_adapted(problem.model, adapter), batch), batch)["loss"]
+            found = task.scores(log_probs(_adapted(problem.model, adapter), batch), batch)["loss"]
             _require_same("an adapter from save_adapter has the same loss in PEFT", loaded, found, expected)
         if _saved("save_model", problem.save_model, x, whole):
-            found = task.scores(_log_probs(load_model(whole).model, batch), batch)["loss"]
+            found = task.scores(log_probs(load_model(whole).model, batch), batch)["loss"]
             _require_same("a model from save_model has the same loss in transformers", loaded, found, expected)
 
 
@@ -64,7 +64,7 @@ def _adapted(model: Any, folder: Path) -> Any:
         return peft.PeftModel.from_pretrained(copy.deepcopy(model), folder).eval()
 
 
-def _log_probs(model: Any, batch: TokenBatch) -> np.ndarray:
+def log_probs(model: Any, batch: TokenBatch) -> np.ndarray:
     """Log-probabilities (E,) of a batch's entries by a model's own forward, one sequence at a time.
 
     A prompt that the model puts before a sequence itself has logits too: those of the sequence are the last ones.
