@@ -1,4 +1,4 @@
-"""The command line: `llm-problem list | show | run`. The one place where problems and optimizers meet.
+"""The command line: `llm-problem list | show | run | export`. The one place where problems and optimizers meet.
 
 Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted, 143 terminated.
 """
@@ -117,6 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="DIR", help="new folder for the results (default: in runs/)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(command=_run)
+
+    command = commands.add_parser("export", help="a point that a run has found, as a PEFT adapter or a whole model")
+    command.add_argument("run", metavar="RUN", help="the folder that run wrote")
+    command.add_argument("--optimizer", metavar="NAME", help="whose point (default: the one with the lowest loss)")
+    command.add_argument("--out", metavar="DIR", help="new folder (default: one in RUN)")
+    command.add_argument("--merged", action="store_true", help="a whole model instead of an adapter")
+    command.add_argument(
+        "--point", choices=("recommended", "best"), default="recommended", help="(default recommended)"
+    )
+    command.set_defaults(command=_export)
     return parser
 
 
@@ -169,6 +179,16 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print_outcome(outcome)
     return outcome.exit_code
+
+
+def _export(options: argparse.Namespace) -> int:
+    from llm_problem.export.run_folder import export_run
+
+    done = export_run(
+        options.run, optimizer=options.optimizer, out=options.out, merged=options.merged, point=options.point
+    )
+    print(f"optimizer: {done.optimizer} ({done.why})\npoint: {done.point}\n{done.what}: {done.path}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from llm_problem.batches import Batches
 from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
+from llm_problem.export.exporting import Exporting
 from llm_problem.models.loading import LoadedModel, load_model
-from llm_problem.models.quantised import kinds
 from llm_problem.objectives import Objectives
 from llm_problem.points import candidates, float_array
 from llm_problem.problem_card import problem_card
 from llm_problem.racing import Marks, race
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
+from llm_problem.subspaces.stored import load_basis
 from llm_problem.tasks.base import Task
 from llm_problem.tasks.batch import TokenBatch
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llm_problem.pymoo_problem import PymooProblem
 
 
-class Problem:
+class Problem(Exporting):
     """A black-box problem: x (d,) → loss, to be minimised.
 
     Args:
@@ -52,6 +52,8 @@ class Problem:
         memory_limit: bytes that packed copies of weights and kept activations may take, each; what would pass it is
             computed again each time. None: a quarter of the memory that is free.
         neutral_text: the text file that drift is read on; None: the embedded prose.
+        basis: a file of `save_basis`, from which the subspace takes its frozen arrays. A singular value decomposition
+            made here may differ from one made on another machine; a file does not. None makes them here.
 
     Evaluating has no hidden state: the value depends on x alone (and on the numbered minibatch, where one is asked
     for). Copies made by frameworks share the model; a pickle carries the description only.
@@ -77,24 +79,42 @@ class Problem:
         evaluator: str = "auto",
         memory_limit: int | None = None,
         neutral_text: Any = None,
+        basis: str | os.PathLike[str] | None = None,
     ) -> None:
         wanted = tuple(objectives) if objectives is not None else (objective,)
         more: Any = {"regularisation": regularisation, "constraints": constraints, "neutral_text": neutral_text}
         spec = ProblemSpec("", task, subspace, wanted, seed, minibatch, dtype, evaluator, **more)
         loaded = load_model(model, device=device)
-        self._start(dataclasses.replace(spec, model=loaded.name), loaded, memory_limit)
+        self._start(dataclasses.replace(spec, model=loaded.name), loaded, memory_limit, basis)
 
     @classmethod
-    def from_spec(cls, spec: ProblemSpec, *, device: str = "cpu", memory_limit: int | None = None) -> Problem:
-        """Rebuild a problem from its description; where it runs, and in how much memory, is not part of that."""
+    def from_spec(
+        cls,
+        spec: ProblemSpec,
+        *,
+        device: str = "cpu",
+        memory_limit: int | None = None,
+        basis: str | os.PathLike[str] | None = None,
+    ) -> Problem:
+        """Rebuild a problem from its description; where it runs, in how much memory, and a file that its basis comes
+        from are no part of that."""
         problem = cls.__new__(cls)
-        problem._start(spec, load_model(spec.model, device=device), memory_limit)
+        problem._start(spec, load_model(spec.model, device=device), memory_limit, basis)
         return problem
 
-    def _start(self, spec: ProblemSpec, loaded: LoadedModel, memory_limit: int | None = None) -> None:
+    def _start(
+        self,
+        spec: ProblemSpec,
+        loaded: LoadedModel,
+        memory_limit: int | None,
+        basis: str | os.PathLike[str] | None,
+    ) -> None:
         self._spec, self._loaded = spec, loaded
-        self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit}
+        basis = None if basis is None else os.path.abspath(os.path.expanduser(basis))
+        self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit, "basis": basis}
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
+        if basis is not None:  # before an evaluator makes anything of it
+            load_basis(self._subspace, basis, spec.basis_identity(loaded.identity))
         prompt = self._subspace.prompt
         self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch, prompt, spec.neutral_text)
         self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
@@ -298,31 +318,6 @@ class Problem:
 
         return PymooProblem(self._with_objectives(objectives))
 
-    def save_adapter(self, x: Any, directory: str | os.PathLike[str]) -> None:
-        """Write x (d,) as a PEFT adapter into a new directory: `peft.PeftModel.from_pretrained` loads it.
-
-        Raises:
-            ValueError: x of another shape or not finite, or a subspace whose changes are not low rank.
-            FileExistsError: the directory exists.
-        """
-        from llm_problem.export import save_adapter
-
-        deltas = self.subspace.deltas(torch.from_numpy(self._one(x)))
-        task_type = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}.get(self._loaded.kind, "FEATURE_EXTRACTION")
-        base = str(self._loaded.source or self._spec.model)
-        save_adapter(deltas, directory, base=base, task_type=task_type, card=self._export_card(x))
-
-    def save_model(self, x: Any, directory: str | os.PathLike[str]) -> None:
-        """Write the whole model at x (d,) into a new directory: plain transformers loads it; errors as above."""
-        from llm_problem.export import save_model
-
-        if self.subspace.prompt:
-            raise ValueError("a moved prompt cannot be merged into weights: keep x and the description")
-        if found := kinds(self.model):
-            raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: use save_adapter(x, directory)")
-        changed = self._evaluator.changed(self._one(x))
-        save_model(self.model, self.tokenizer, changed, directory, card=self._export_card(x))
-
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
@@ -359,11 +354,6 @@ class Problem:
         if not np.isfinite(X).all():
             raise ValueError("x must be finite")
         return X
-
-    def _export_card(self, x: Any) -> str:
-        from llm_problem.export import model_card
-
-        return model_card(self.name, self._spec, self.fingerprint, self.metrics(x, "search"))
 
     def _points(self, X: Any) -> np.ndarray:
         return candidates(X, self.dimension)

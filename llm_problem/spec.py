@@ -107,8 +107,8 @@ class ProblemSpec:
         return {
             "format": FORMAT,
             **fields,
-            "task": {"kind": self.task.kind, **_plain(self.task)},
-            "subspace": {"kind": self.subspace.kind, **_plain(self.subspace)},
+            "task": _plain(self.task),
+            "subspace": _plain(self.subspace),
         }
 
     def to_json(self) -> str:
@@ -157,6 +157,11 @@ class ProblemSpec:
         canonical = json.dumps(_without_paths(values), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def basis_identity(self, model_identity: str) -> str:
+        """sha256 (64 hex digits) over what decides the subspace's basis, for a model with this identity."""
+        values = {"subspace": _without_paths(_plain(self.subspace)), "seed": self.seed, "model": model_identity}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
 
 def _plain(value: Any) -> Any:
     """Dataclasses, tuples and mappings as JSON values."""
@@ -164,7 +169,7 @@ def _plain(value: Any) -> Any:
         plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         if isinstance(value, Data) and value.format is None:
             del plain["format"]  # as descriptions were before there was one
-        return plain
+        return {"kind": value.kind, **plain} if isinstance(value, (Task, Subspace)) else plain
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
@@ -188,9 +193,11 @@ def _build(registry: dict[str, Any], what: str, values: dict[str, Any]) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """JSON values as the descriptions hold them: lists as tuples, data descriptions as `Data`."""
+    """JSON values as the descriptions hold them: lists as tuples, descriptions of data and subspaces as such."""
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict) and "kind" in value:
+        return _build(SUBSPACES, "subspace", value)
     if _is_data(value):
         return Data(value["source"], value["sha256"], _frozen(value["records"]), value.get("format"))
     return value
@@ -202,8 +209,8 @@ def _is_data(value: Any) -> bool:
 
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        if _is_data(value):  # the same bytes give the named columns in one format only
-            return {"sha256": value["sha256"]}
+        if _is_data(value) or set(value) == {"source", "sha256"}:  # adapters and models to mix
+            return {"sha256": value["sha256"]}  # the same bytes give the named columns in one format only
         return {name: _without_paths(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_without_paths(item) for item in value]

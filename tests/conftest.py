@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported; no test may need the hub
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from llm_problem.models import load_model
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests share files, such as tests.llm_problem.subspace_examples
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 torch.set_num_threads(1)  # the models are small, and threads on busy cores wait for each other

@@ -61,6 +61,13 @@ def test_front_runs_on_a_real_model(tmp_path, smollm2, monkeypatch, capsys):
     assert (tmp_path / "front.png").is_file()
 
 
+def test_a_mix_of_adapters_is_better_than_each(tmp_path):
+    output = run("mix_adapters.py", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    losses = dict(re.findall(r"^ *([\w ]+): ([\d.]+) nats per token, held out", output, re.MULTILINE))
+    assert set(losses) == {"pretrained", "all added up", "mix found", *(f"adapter {k} alone" for k in range(3))}
+    assert all(float(losses["mix found"]) < float(loss) for name, loss in losses.items() if name != "mix found")
+
+
 def test_demo_runs_every_optimizer_it_names(tmp_path, smollm2):
     output = run("demo.py", "--budget", "2", "--out", "demo", cwd=tmp_path)
     import runpy
@@ -84,3 +91,10 @@ def test_sst2_example_runs_on_files_of_its_form(tmp_path, smollm2, capsys):
     runpy.run_path(str(EXAMPLES / "sst2_cma.py"))["main"](tmp_path, budget=4, seeds=1)
     output = capsys.readouterr().out
     assert "d = 256" in output and "4 evaluations" in output and "median: best search loss" in output
+
+
+def test_an_adapter_is_used_by_peft_alone(tmp_path):
+    pytest.importorskip("peft")
+    output = run("adapter_in_peft.py", "tiny-gpt2", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    before, after = map(float, re.findall(r": held-out loss ([\d.]+), accuracy [\d.]+ on 80 sentences", output))
+    assert after < before

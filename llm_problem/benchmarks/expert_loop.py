@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from llm_problem.benchmarks.document_loop import log_probs, padded
-from llm_problem.export.peft_adapter import lora_factors
+from llm_problem.export.lora import lora_factors
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.problem import Problem
 from llm_problem.subspaces.deltas import FactorDelta, LowRankDelta

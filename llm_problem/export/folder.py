@@ -10,6 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def require_new(path: str | os.PathLike[str]) -> None:
+    """Nothing is overwritten.
+
+    Raises:
+        FileExistsError: `path` exists already.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already and is not overwritten: choose another directory")
+
+
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A draft folder beside `path` that takes its name when the block ends well.
@@ -18,8 +28,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileExistsError: `path` exists already; nothing is overwritten.
     """
     final = Path(path)
-    if final.exists():
-        raise FileExistsError(f"{final} exists already and is not overwritten: choose another directory")
+    require_new(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:

@@ -116,6 +116,16 @@ def layer_targets(model: Any, index: int) -> dict[str, Target]:
     return _available(model, family, index, model.get_submodule(f"{family.layers}.{index}"))
 
 
+def module_target(model: Any, path: str) -> Target | None:
+    """The whole weight matrix of the module at `path` in the model; None where that is no linear module.
+
+    Raises:
+        AttributeError: the model has no such module.
+    """
+    module = model.get_submodule(path)
+    return _target(path, path, module, None) if is_linear(module) else None
+
+
 def layer_number(path: str, parameter: str) -> int | None:
     """Number of the layer, in the list at `path`, that a stored tensor belongs to; None where it is in none."""
     inside, _, rest = parameter.partition(f"{path}.")

@@ -1,10 +1,12 @@
 """Subspaces: linear maps from x to changes of a model's weights, or of what a prompt looks like to it."""
 
+from llm_problem.subspaces.adapter_mix import AdapterMix
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.fastfood import Fastfood
 from llm_problem.subspaces.full import FullVector
 from llm_problem.subspaces.lora import LoRA
 from llm_problem.subspaces.lora_xs import LoRAXS
+from llm_problem.subspaces.model_mix import ModelMix
 from llm_problem.subspaces.norms_and_biases import NormsAndBiases
 from llm_problem.subspaces.prefix import Prefix
 from llm_problem.subspaces.random_subspace import RandomSubspace
@@ -13,15 +15,18 @@ from llm_problem.subspaces.singular_values import SingularValues
 from llm_problem.subspaces.soft_prompt import SoftPrompt
 from llm_problem.subspaces.sparse_projection import SparseProjection
 from llm_problem.subspaces.tiny_lora import TinyLoRA
+from llm_problem.subspaces.together import Together
 from llm_problem.subspaces.vera import VeRA
 
 SUBSPACES: dict[str, type[Subspace]] = {
     cls.kind: cls
     for cls in (
+        AdapterMix,
         Fastfood,
         FullVector,
         LoRA,
         LoRAXS,
+        ModelMix,
         NormsAndBiases,
         Prefix,
         RandomSubspace,
@@ -29,6 +34,7 @@ SUBSPACES: dict[str, type[Subspace]] = {
         SingularValues,
         SoftPrompt,
         SparseProjection,
+        Together,
         TinyLoRA,
         VeRA,
     )
@@ -36,11 +42,13 @@ SUBSPACES: dict[str, type[Subspace]] = {
 
 __all__ = [
     "SUBSPACES",
+    "AdapterMix",
     "BoundSubspace",
     "Fastfood",
     "FullVector",
     "LoRA",
     "LoRAXS",
+    "ModelMix",
     "NormsAndBiases",
     "Prefix",
     "RandomSubspace",
@@ -50,5 +58,6 @@ __all__ = [
     "SparseProjection",
     "Subspace",
     "TinyLoRA",
+    "Together",
     "VeRA",
 ]

@@ -67,15 +67,20 @@ class BoundSubspace(ABC):
 
     @abstractmethod
     def basis(self) -> Iterable[torch.Tensor]:
-        """The frozen arrays that define the map, in a fixed order."""
+        """The frozen arrays that define the map, in a fixed order: the very tensors in use, none of the model's own."""
 
     def basis_hash(self) -> str:
         """sha256 over the frozen arrays (64 hex digits)."""
-        digest = hashlib.sha256()
-        for tensor in self.basis():
-            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return hash_tensors(self.basis())
+
+
+def hash_tensors(tensors: Iterable[torch.Tensor]) -> str:
+    """sha256 over tensors in their order (64 hex digits)."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def positive_int(name: str, value: Any) -> int:

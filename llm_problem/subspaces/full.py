@@ -53,20 +53,25 @@ class BoundFullVector(BoundSubspace):
         self.dimension = sum(self.sizes)
         square = sum(float(parameter.detach().double().square().sum()) for _, parameter in named)
         rms = (square / self.dimension) ** 0.5
-        self.scale = config.scale or FULL_STEP * rms
-        self._pretrained = [parameter for _, parameter in named]
         self.like = named[0][1].detach()
+        self._scale = torch.tensor([config.scale or FULL_STEP * rms], dtype=torch.float64, device=self.like.device)
+        self._pretrained = [parameter for _, parameter in named]
+
+    @property
+    def scale(self) -> float:
+        """By how much a unit of x changes a parameter."""
+        return float(self._scale)
 
     def theta0(self) -> torch.Tensor:
         """The pretrained parameters (d,) float64 in units of x, so that θ = scale · (theta0 + x)."""
         return torch.cat([p.detach().double().reshape(-1) for p in self._pretrained]).cpu() / self.scale
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
-        parts = (X * self.scale).to(self.like).split(self.sizes, dim=1)
+        parts = (X * self._scale.to(X.dtype)).to(self.like).split(self.sizes, dim=1)
         return [
             DenseDelta(name, part.reshape(len(X), *shape))
             for name, part, shape in zip(self.parameters, parts, self.shapes, strict=True)
         ]
 
     def basis(self) -> Iterable[torch.Tensor]:
-        yield torch.tensor([self.scale], dtype=torch.float64)
+        yield self._scale

@@ -88,7 +88,8 @@ class BoundNormsAndBiases(BoundSubspace):
         self.dimension = sum(self.sizes)
         self.blocks = tuple(sum(state[name].numel() for name in group) for group in groups) if groups[1:] else ()
         share = config.scale or relative_step(len(self.parameters), model.layers)
-        self.steps = [share * _size(state, name) for name in self.parameters]
+        steps = [share * _size(state, name) for name in self.parameters]
+        self.steps = torch.tensor(steps, dtype=torch.float64, device=self.like[0].device)
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         return [
@@ -99,7 +100,7 @@ class BoundNormsAndBiases(BoundSubspace):
         ]
 
     def basis(self) -> Iterable[torch.Tensor]:
-        yield torch.tensor(self.steps, dtype=torch.float64)
+        yield self.steps
 
 
 def _biased_in(model: Any, path: str) -> list[str]:

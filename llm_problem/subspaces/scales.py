@@ -54,8 +54,9 @@ class BoundScales(BoundSubspace):
 
     def __init__(self, config: Scales, model: LoadedModel, targets: list[Target]) -> None:
         self.targets = targets
-        self.scale = config.scale or relative_step(len(targets), model.layers)
         state = dict(model.model.named_parameters())
+        step = config.scale or relative_step(len(targets), model.layers)
+        self.scale = state[targets[0].parameter].new_tensor([step], dtype=torch.float64)
         feed_forward = down_projections(model.model)
         self.sides = ["input" if t.parameter in feed_forward else "output" for t in targets]
         self.weights = [target.read(plain(state[target.parameter])) for target in targets]
@@ -87,7 +88,7 @@ class BoundScales(BoundSubspace):
         return changes + [DenseDelta(name, value) for name, value in moved.items()]
 
     def basis(self) -> Iterable[torch.Tensor]:
-        yield torch.tensor([self.scale], dtype=torch.float64)
+        yield self.scale
 
 
 def down_projections(model: Any) -> set[str]:

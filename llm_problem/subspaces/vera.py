@@ -64,7 +64,7 @@ class BoundVeRA(BoundSubspace):
         A: (r, largest number of inputs); a target of fewer takes the first columns.
         B: (largest number of outputs of a stored tensor, r); a tensor of fewer takes the first rows, and a target that
             is some rows of its tensor takes the same rows of those.
-        fixed: for each target, every number of the vector that is not searched (b where d is, d where b is).
+        fixed: (targets,) for each target, every number of the vector that is not searched (b where d is, d where b is).
         searched: "d" or "b".
         sizes: for each target, how many numbers of x are its searched vector.
         targets: in the order of x.
@@ -79,9 +79,8 @@ class BoundVeRA(BoundSubspace):
         a = _kaiming(rng, self.rank, max(target.shape[1] for target in targets))
         b = _kaiming(rng, max(target.stored_rows for target in targets), self.rank)
         share = relative_step(len(targets), model.layers)
-        self.fixed: list[float] = []
-        self.left: list[torch.Tensor] = []  # of each target, (out, r)
-        self.right: list[torch.Tensor] = []  # of each target, (r, in)
+        fixed: list[float] = []
+        self._like: list[torch.Tensor] = []
         for k, (target, stored, weight) in enumerate(stored_and_read(model, targets)):
             if k == 0:
                 self.A, self.B = torch.as_tensor(a).to(stored), torch.as_tensor(b).to(stored)
@@ -90,17 +89,17 @@ class BoundVeRA(BoundSubspace):
                 typical = float(np.linalg.norm(np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=1)))
             else:  # E‖diag(b) B A‖² = ‖B A‖² at b ~ N(0, I)
                 typical = float(np.linalg.norm(left @ right))
-            self.fixed.append(step(config.scale, share, target, weight, typical))
-            # Views of A and B, but for rows that are picked, and where T5 keeps a weight in another precision.
-            self.left.append(self.B[_rows(target)].to(stored))
-            self.right.append(self.A[:, : target.shape[1]].to(stored))
+            fixed.append(step(config.scale, share, target, weight, typical))
+            self._like.append(stored.new_empty(0))
+        self.fixed = torch.tensor(fixed, dtype=torch.float64, device=self.A.device)
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         parts = X.split(self.sizes, dim=1)
         found: list[Delta] = []
-        for target, left, right, fixed, part in zip(
-            self.targets, self.left, self.right, self.fixed, parts, strict=True
-        ):
+        for target, like, fixed, part in zip(self.targets, self._like, self.fixed, parts, strict=True):
+            # Views, but for rows that are picked, and where T5 keeps a weight in another precision.
+            left = self.B[_rows(target)].to(like)  # (out, r)
+            right = self.A[:, : target.shape[1]].to(like)  # (r, in)
             vector = (part * fixed).to(left)  # (n, r) or (n, out)
             if self.searched == "d":
                 found.append(LowRankDelta(target, left, vector, right))
@@ -111,7 +110,7 @@ class BoundVeRA(BoundSubspace):
     def basis(self) -> Iterable[torch.Tensor]:
         yield self.A
         yield self.B
-        yield torch.tensor(self.fixed, dtype=torch.float64)
+        yield self.fixed
 
 
 _STREAM = 0x7E3A  # keeps this basis apart from other draws with the same seed

@@ -10,6 +10,7 @@ import pytest
 import llm_problem as lp
 from llm_problem import ProblemSpec
 from llm_problem.subspaces import SUBSPACES
+from tests.llm_problem.subspace_examples import example
 
 IDS = lp.list_problems()
 CSV = "text,label\n" + "".join(f"sentence number {i},{'yes' if i % 2 else 'no'}\n" for i in range(60))
@@ -50,10 +51,11 @@ def test_fingerprints_of_named_problems_are_those_they_were_given():
     }
 
 
-def test_every_subspace_and_option_survives_json(path):
+def test_every_subspace_and_option_survives_json(path, tiny_gpt2):
     values = {"layers": np.int64(1), "rank": np.int64(2), "dimension": 8, "text": "Sentiment:\n"}
-    for cls in SUBSPACES.values():
-        subspace = cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
+    for kind, cls in SUBSPACES.items():
+        options = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        subspace = dataclasses.replace(example(kind, tiny_gpt2), **options)
         spec = dataclasses.replace(
             spec_of(path, objectives=("error", "loss"), seed=7, minibatch=4, dtype="bfloat16", evaluator="serial"),
             subspace=subspace,

@@ -1,16 +1,33 @@
 """The serial evaluator against a computation with plain transformers that shares no code with it."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 import llm_problem as lp
 from llm_problem.evaluation import SerialEvaluator
 from llm_problem.models.quiet import quiet_transformers
+from tests.llm_problem.evaluation.written_out import (
+    add_adapters,
+    add_fastfood,
+    add_full,
+    add_lora,
+    add_lora_xs,
+    add_models,
+    add_norms_and_biases,
+    add_random,
+    add_scales,
+    add_singular_values,
+    add_sparse,
+    add_tiny_lora,
+    add_together,
+    add_vera,
+)
+from tests.llm_problem.subspace_examples import example
 
 EXAMPLES = [("an odd little film , warm and wise", 1), ("two hours of nothing at all", 0), ("fine", 1), ("dull", 0)]
 PROMPT = {"causal": "Review: {text} It was", "masked": "{text} It was {label}."}
@@ -64,180 +81,16 @@ def task_for(kind):
     )
 
 
-def last_layers(model, layers):
-    return {
-        "gpt2": lambda: model.transformer.h,
-        "bert": lambda: model.bert.encoder.layer,
-        "llama": lambda: model.model.layers,
-    }[model.config.model_type]()[-layers:]
-
-
-def query_and_value(model, layers):
-    """Views (out, in) of the query and value weights of the last layers; writing to them changes the model."""
-    kind = model.config.model_type
-    for layer in last_layers(model, layers):
-        if kind == "gpt2":  # fused, and stored as (in, out)
-            fused = layer.attn.c_attn.weight
-            width = fused.shape[0]
-            yield from (fused[:, :width].T, fused[:, 2 * width :].T)
-        elif kind == "bert":
-            yield from (layer.attention.self.query.weight, layer.attention.self.value.weight)
-        else:
-            yield from (layer.self_attn.q_proj.weight, layer.self_attn.v_proj.weight)
-
-
-def add_lora_xs(model, x):
-    """ΔW = U_r Σ_r R V_rᵀ, each row of V_rᵀ with the sign that makes its sum positive.
-
-    Multiplied in float32 as the model would: SmolLM2 takes weights that differ in their last bits for 3e-6 nats.
-    """
-    for weight, core in zip(query_and_value(model, layers=2), x.reshape(4, 3, 3), strict=True):
-        u, s, vt = np.linalg.svd(weight.detach().double().numpy(), full_matrices=False)
-        flip = np.sign(vt.sum(axis=1))
-        left, right = ((u * s * flip)[:, :3], (vt * flip[:, None])[:3])
-        weight += torch.from_numpy(left).float() @ torch.from_numpy(core).float() @ torch.from_numpy(right).float()
-
-
-def add_lora(model, x):
-    """ΔW = 0.2 B A with A ~ N(0, 1/in) drawn weight by weight and B searched."""
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x10FA])))
-    for weight in query_and_value(model, layers=2):
-        outputs, inputs = weight.shape
-        a = 0.2 * rng.standard_normal((2, inputs)) / np.sqrt(inputs)
-        b, x = x[: 2 * outputs].reshape(outputs, 2), x[2 * outputs :]
-        weight += torch.from_numpy(b).float() @ torch.from_numpy(a).float()
-
-
-def add_tiny_lora(model, x):
-    """ΔW = U_r Σ_r (Σ_i x_i P_i) V_rᵀ with P ~ N(0, 1/r) of each weight's own."""
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x717A])))
-    P = rng.standard_normal((len(x), 4, 2, 2)) / np.sqrt(2)
-    for k, weight in enumerate(query_and_value(model, layers=2)):
-        u, s, vt = np.linalg.svd(weight.detach().double().numpy(), full_matrices=False)
-        flip = np.sign(vt.sum(axis=1))
-        core = torch.einsum("i,irs->rs", torch.from_numpy(x).float(), torch.from_numpy(P[:, k]).float())
-        left, right = (
-            torch.from_numpy((u * s * flip)[:, :2]).float(),
-            torch.from_numpy((vt * flip[:, None])[:2]).float(),
-        )
-        weight += left @ core @ right
-
-
-def add_vera(model, x):
-    """ΔW = B diag(0.5 x) A with Kaiming-uniform A and B, as large as the largest stored weight, shared by all."""
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x7E3A])))
-    weights = list(query_and_value(model, layers=2))
-    width = weights[0].shape[1]
-    fused = model.config.model_type == "gpt2"  # query and value are rows of one stored weight
-    largest = 3 * width if fused else max(len(weight) for weight in weights)
-    a = rng.uniform(-1, 1, (6, width)) * np.sqrt(6 / width)
-    b = rng.uniform(-1, 1, (largest, 6)) * np.sqrt(6 / 6)
-    for k, (weight, d) in enumerate(zip(weights, x.reshape(4, 6), strict=True)):
-        rows = b[k % 2 * 2 * width :][: len(weight)] if fused else b[: len(weight)]
-        left = torch.from_numpy(rows).float() * torch.from_numpy(0.5 * d).float()
-        weight += left @ torch.from_numpy(a).float()
-
-
-def add_singular_values(model, x):
-    """W = U diag(σ (1 + 0.3 x)) Vᵀ."""
-    for weight in query_and_value(model, layers=2):
-        u, s, vt = np.linalg.svd(weight.detach().double().numpy(), full_matrices=False)
-        own, x = x[: len(s)], x[len(s) :]
-        left = torch.from_numpy(0.3 * u * s).float() * torch.from_numpy(own).float()
-        weight += left @ torch.from_numpy(vt).float()
-
-
-def add_random(model, x):
-    """Δθ = Σ_k x_k p_k with Gaussian directions p_k of length 2 over all the chosen weights together."""
-    weights = list(query_and_value(model, layers=1))
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x5B5])))
-    directions = rng.standard_normal((x.size, sum(w.numel() for w in weights)), dtype=np.float32).astype(float)
-    directions *= 2 / np.linalg.norm(directions, axis=1, keepdims=True)
-    change = torch.from_numpy(x).float() @ torch.from_numpy(directions).float()
-    for weight, part in zip(weights, change.split([w.numel() for w in weights]), strict=True):
-        weight += part.reshape(weight.shape)
-
-
-def add_full(model, x):
-    """θ = θ0 + 0.003 x."""
-    for parameter in model.parameters():
-        parameter += torch.from_numpy(0.003 * x[: parameter.numel()]).float().reshape(parameter.shape)
-        x = x[parameter.numel() :]
-
-
-def add_to_entries(weights, change):
-    """Add one long change (D,) to weights that stand one after another."""
-    for weight, part in zip(weights, np.split(change, np.cumsum([w.numel() for w in weights])[:-1]), strict=True):
-        weight += torch.from_numpy(part).float().reshape(weight.shape)
-
-
-def add_sparse(model, x):
-    """θ_i = θ0_i ± 2 x_j/√n_j, j the group that a permutation dealt entry i out to."""
-    weights = list(query_and_value(model, layers=1))
-    size = sum(w.numel() for w in weights)
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x5BA])))
-    order, signs = rng.permutation(size), 2.0 * rng.integers(0, 2, size, dtype=np.uint8) - 1
-    change = np.zeros(size)
-    for j in range(x.size):
-        group = order[j :: x.size]
-        change[group] = 2 * x[j] * signs[group] / np.sqrt(len(group))
-    add_to_entries(weights, change)
-
-
-def add_fastfood(model, x):
-    """Blocks V = S H G Π H B over each other, every matrix written out."""
-    weights = list(query_and_value(model, layers=1))
-    size, q = sum(w.numel() for w in weights), 16
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([5, 0x5BF])))
-    H, padded, parts = scipy.linalg.hadamard(q), np.pad(x, (0, q - x.size)), []
-    for _ in range(-(-size // q)):
-        B = np.diag(2.0 * rng.integers(0, 2, q) - 1)
-        permutation, g = np.eye(q)[rng.permutation(q)], rng.standard_normal(q)
-        S = np.diag(np.sqrt(rng.chisquare(q, q)))
-        V = S @ H @ np.diag(g) @ permutation @ H @ B / (np.linalg.norm(g) * np.sqrt(q))
-        parts.append(V @ padded)
-    add_to_entries(weights, 4 / np.sqrt(size) * np.concatenate(parts)[:size])
-
-
-def add_scales(model, x):
-    """Keys, values and the feed-forward's inner activations times 1 + 0.3 x, as the weights W + W ∘ 0.3 x."""
-
-    def scale(*tensors, axis=0):
-        nonlocal x
-        count = tensors[0].shape[axis]
-        by, x = 0.3 * x[:count], x[count:]
-        for tensor in tensors:
-            tensor += tensor * torch.from_numpy(by).float().view(-1, *[1] * (tensor.ndim - 1 - axis))
-
-    for layer in last_layers(model, 2):
-        if model.config.model_type == "gpt2":  # fused, and stored as (in, out)
-            weights, biases = layer.attn.c_attn.weight.chunk(3, dim=1), layer.attn.c_attn.bias.chunk(3)
-            for k in (1, 2):
-                scale(weights[k].T, biases[k])
-            scale(layer.mlp.c_proj.weight)
-            continue
-        bert = model.config.model_type == "bert"
-        attention = layer.attention.self if bert else layer.self_attn
-        for module in (attention.key, attention.value) if bert else (attention.k_proj, attention.v_proj):
-            scale(*module.parameters())
-        scale((layer.output.dense if bert else layer.mlp.down_proj).weight, axis=1)
-    assert not x.size
-
-
-def add_norms_and_biases(model, x):
-    """Norms first, then the other biases, each by 0.2 of its root mean square times x."""
-    named = [(name, p) for layer in last_layers(model, 2) for name, p in layer.named_parameters() if p.ndim == 1]
-    norms = [p for name, p in named if "norm" in name.lower() or name.startswith("ln_")]
-    biases = [p for name, p in named if not any(p is norm for norm in norms)]
-    for parameter in norms + biases:
-        step = 0.2 * parameter.double().square().mean().sqrt()
-        parameter += (step * torch.from_numpy(x[: parameter.numel()])).float()
-        x = x[parameter.numel() :]
-    assert not x.size
-
-
 SUBSPACES = {
     "lora": (lp.subspaces.LoRA(2, layers=2, scale=0.2), add_lora),
+    "adapter-mix": (functools.partial(example, "adapter-mix"), add_adapters),
+    "model-mix": (functools.partial(example, "model-mix"), add_models),
+    "together": (
+        lp.subspaces.Together(
+            (lp.subspaces.LoRAXS(3, layers=2, scale=1.0), lp.subspaces.RandomSubspace(6, 1, scale=2.0))
+        ),
+        add_together,
+    ),
     "lora-xs": (lp.subspaces.LoRAXS(3, layers=2, scale=1.0), add_lora_xs),
     "random": (lp.subspaces.RandomSubspace(6, layers=1, scale=2.0), add_random),
     "singular-values": (lp.subspaces.SingularValues(layers=2, scale=0.3), add_singular_values),
@@ -251,7 +104,7 @@ SUBSPACES = {
 }
 
 CASES = [(name, kind) for name in ("tiny_gpt2", "tiny_bert") for kind in SUBSPACES] + [
-    pytest.param("smollm2", kind, marks=pytest.mark.real) for kind in SUBSPACES if kind != "full"
+    pytest.param("smollm2", kind, marks=pytest.mark.real) for kind in SUBSPACES if kind not in ("full", "model-mix")
 ]
 
 
@@ -265,6 +118,8 @@ def test_every_subspace_is_compared_with_the_reference():
 def test_serial_loss_equals_plain_transformers(name, kind, stock, request):
     loaded = request.getfixturevalue(name)
     subspace, add = SUBSPACES[kind]
+    if callable(subspace):  # its description names files, made for the model
+        subspace, add = subspace(loaded), functools.partial(add, loaded=loaded)
     problem = lp.Problem(loaded, task_for(loaded.kind), subspace, seed=5, evaluator="serial")
     model, tokenizer = stock(loaded)
     masked = loaded.kind == "masked"

@@ -84,17 +84,6 @@ def test_saved_model_loads_in_plain_transformers_with_the_same_loss(model, subsp
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize(
-    "subspace", [lp.subspaces.SoftPrompt("Say it: ", 4), lp.subspaces.Prefix("Say it: ", 4, layers=1)]
-)
-def test_a_prompt_has_no_way_home_and_says_so(subspace, tmp_path):
-    problem = problem_on("tiny-gpt2", subspace)
-    for save in (problem.save_adapter, problem.save_model):
-        with pytest.raises(ValueError, match="keep x and"):
-            save(problem.x0, tmp_path / "new")
-    assert not list(tmp_path.iterdir())
-
-
 def test_saving_leaves_the_model_as_it_was(tmp_path):
     problem = problem_on("tiny-gpt2", lp.subspaces.LoRAXS(2, layers=1))
     before = {name: tensor.clone() for name, tensor in problem.model.state_dict().items()}

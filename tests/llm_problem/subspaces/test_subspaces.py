@@ -14,15 +14,12 @@ from hypothesis.extra.numpy import arrays
 from llm_problem.subspaces import (
     SUBSPACES,
     Fastfood,
-    FullVector,
     LoRA,
     LoRAXS,
     NormsAndBiases,
-    Prefix,
     RandomSubspace,
     Scales,
     SingularValues,
-    SoftPrompt,
     SparseProjection,
     Subspace,
     TinyLoRA,
@@ -30,23 +27,8 @@ from llm_problem.subspaces import (
 )
 from llm_problem.subspaces.deltas import EmbeddingDelta, PrefixDelta
 from llm_problem.subspaces.scale import LOW_RANK_STEP
+from tests.llm_problem.subspace_examples import EXAMPLES, RANDOM, example
 
-EXAMPLES = {
-    "full": FullVector(),
-    "lora": LoRA(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "lora-xs": LoRAXS(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "prefix": Prefix("Say it: ", 7, layers=2),
-    "random": RandomSubspace(7, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "singular-values": SingularValues(layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "soft-prompt": SoftPrompt("Say it: ", 7),
-    "sparse-projection": SparseProjection(19, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "fastfood": Fastfood(19, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "scales": Scales(layers=2),
-    "norms-and-biases": NormsAndBiases(layers=2, final_norm=True),
-    "tiny-lora": TinyLoRA(9, rank=2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "vera": VeRA(4, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-}
-RANDOM = {"fastfood", "lora", "prefix", "random", "soft-prompt", "sparse-projection", "tiny-lora", "vera"}
 RANKED = [kind for kind, cls in SUBSPACES.items() if "rank" in inspect.signature(cls).parameters]
 TYPICAL = [
     LoRA(3),
@@ -85,16 +67,12 @@ def moved(bound, X):
     return changes
 
 
-def with_scale(kind, scale):
-    return type(EXAMPLES[kind])(**{**vars(EXAMPLES[kind]), "scale": scale})
-
-
 @pytest.fixture(scope="module")
 def bind(model):
     """A function: kind and family → the bound subspace, which knows the shapes of what it moves."""
 
     def make(kind, family, seed=0):
-        bound = EXAMPLES[kind].bind(model(family), seed)
+        bound = example(kind, model(family)).bind(model(family), seed)
         named = dict(model(family).model.named_parameters())
         bound.shapes_of = {name: named[name].shape for name in bound.parameters}
         return bound
@@ -102,9 +80,9 @@ def bind(model):
     return make
 
 
-def test_every_subspace_has_an_example_here():
+def test_every_subspace_has_an_example(model):
     assert set(EXAMPLES) == set(SUBSPACES)
-    assert all(SUBSPACES[kind].kind == kind == example.kind for kind, example in EXAMPLES.items())
+    assert all(SUBSPACES[kind].kind == kind == example(kind, model("gpt2")).kind for kind in EXAMPLES)
 
 
 @pytest.mark.parametrize(("kind", "family"), CASES)
@@ -195,7 +173,10 @@ def test_the_same_seed_gives_the_same_basis(kind, family, bind):
 
 @pytest.mark.parametrize("kind", SUBSPACES)
 def test_another_scale_is_another_basis(kind, model):
-    hashes = {with_scale(kind, scale).bind(model("gpt2"), 0).basis_hash() for scale in (None, 0.5, 0.25)}
+    hashes = {
+        dataclasses.replace(example(kind, model("gpt2")), scale=scale).bind(model("gpt2"), 0).basis_hash()
+        for scale in (None, 0.5, 0.25)
+    }
     assert len(hashes) == 3
 
 
@@ -204,7 +185,7 @@ def test_scale_multiplies_the_map(kind, model, bind):
     x = np.random.default_rng(0).standard_normal((1, bind(kind, "gpt2").dimension))
     changes = []
     for scale in (1.0, 3.0):
-        bound = with_scale(kind, scale).bind(model("gpt2"), 0)
+        bound = dataclasses.replace(example(kind, model("gpt2")), scale=scale).bind(model("gpt2"), 0)
         bound.shapes_of = bind(kind, "gpt2").shapes_of
         changes.append(moved(bound, x)[0])
     for name, change in changes[0].items():
@@ -213,9 +194,9 @@ def test_scale_multiplies_the_map(kind, model, bind):
 
 @pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "x", True, [1.0]])
 @pytest.mark.parametrize("kind", SUBSPACES)
-def test_a_scale_that_is_none_is_refused(kind, scale):
+def test_a_scale_that_is_none_is_refused(kind, scale, model):
     with pytest.raises(ValueError, match="scale must be positive and finite"):
-        with_scale(kind, scale)
+        dataclasses.replace(example(kind, model("gpt2")), scale=scale)
 
 
 @pytest.mark.parametrize("kind", CHOOSING)
@@ -339,10 +320,11 @@ def test_default_step_is_the_set_share_of_each_weight(subspace, layers, model):
 
 
 @pytest.mark.parametrize("kind", SUBSPACES)
-def test_descriptions_are_frozen_compare_and_hash(kind):
-    same = type(EXAMPLES[kind])(**vars(EXAMPLES[kind]))
-    assert same == EXAMPLES[kind]
-    assert hash(same) == hash(EXAMPLES[kind])
+def test_descriptions_are_frozen_compare_and_hash(kind, model):
+    given = example(kind, model("gpt2"))
+    same = type(given)(**vars(given))
+    assert same == given
+    assert hash(same) == hash(given)
     with pytest.raises(AttributeError):
         same.scale = 2.0
 

@@ -1,0 +1,54 @@
+"""The table of round trips: every registered kind has a row, and what does not come home is said."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from llm_problem.subspaces import SUBSPACES
+from llm_problem_adapters.experiments import round_trips
+from llm_problem_adapters.experiments.round_trips import EXAMPLES, LIMIT, RoundTrip, main, table_of
+
+pytest.importorskip("peft")
+
+
+def test_every_registered_kind_has_an_example_of_its_kind():
+    assert set(EXAMPLES) == set(SUBSPACES)
+    assert all(callable(made) or made.kind == kind for kind, made in EXAMPLES.items())
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert"])
+def test_every_kind_comes_home(model, capsys):
+    assert main(["--models", model]) == 0
+    shown = capsys.readouterr().out
+    for kind in SUBSPACES:
+        assert f" {kind} " in shown
+    for type in ("LORA", "IA3", "PROMPT_TUNING"):
+        assert f" {type} " in shown
+
+
+def test_a_kind_without_an_example_is_named(monkeypatch):
+    monkeypatch.setitem(SUBSPACES, "new-kind", SUBSPACES["lora"])
+    with pytest.raises(ValueError, match=r"no example of new-kind in EXAMPLES of round_trips\.py: add one"):
+        list(round_trips.round_trips(["tiny-gpt2"]))
+
+
+def test_a_loss_that_changed_on_the_way_is_an_error(capsys, monkeypatch):
+    difference = round_trips._difference
+    monkeypatch.setattr(round_trips, "_difference", lambda *arguments: difference(*arguments) + 2 * LIMIT)
+    assert main(["--models", "tiny-gpt2", "--kinds", "lora", "random"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "lora on tiny-gpt2 does not come home with its loss",
+        "random on tiny-gpt2 does not come home with its loss",
+    ]
+
+
+def test_reasons_are_shown_as_they_are():
+    row = RoundTrip("m", "k", 3, "no adapter for [bold]x[/bold]", None, "", 2e-7)
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(table_of([row, dataclasses.replace(row, dimension=None, merged_difference=np.inf)]))
+    text = console.export_text()
+    assert "no adapter for [bold]x[/bold]" in text and "2.0e-07" in text and "inf" in text
+    assert row.kept and not dataclasses.replace(row, adapter_difference=float("nan")).kept

@@ -1,0 +1,200 @@
+"""Subspaces that each break one promise; registered where they are used."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from llm_problem.models.targets import find_targets
+from llm_problem.subspaces.base import BoundSubspace, Subspace
+from llm_problem.subspaces.deltas import WeightDelta
+
+
+class Bound(BoundSubspace):
+    """Keeps every promise: directions drawn from the seed, for the query weights of the last layer."""
+
+    def __init__(self, model, seed):
+        (self.target,) = find_targets(model.model, "q_proj", 1)
+        self.dimension, self.parameters = 3, (self.target.parameter,)
+        self.directions = torch.tensor(self.draw(np.random.default_rng([seed, 1]), (3, *self.target.shape))).float()
+
+    def draw(self, rng, shape):
+        return 0.01 * rng.standard_normal(shape)
+
+    def value(self, X):
+        return torch.einsum("nd,doi->noi", X.to(self.directions), self.directions)
+
+    def deltas(self, X):
+        return [WeightDelta(self.target, self.value(X))]
+
+    def basis(self):
+        yield self.directions
+
+
+@dataclass(frozen=True)
+class Own(Subspace):
+    """A subspace of one's own, as it should be."""
+
+    kind: ClassVar[str] = "own"
+    bound: ClassVar[type] = Bound
+    promise: ClassVar[str] = ""
+
+    def bind(self, model, seed):
+        return self.bound(model, seed)
+
+
+class Shifted(Own):
+    kind, promise = "shifted", "x = 0 changes nothing"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X) + 1e-3
+
+
+class Quadratic(Own):
+    kind, promise = "quadratic", "the change is linear in x"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X * X.abs())
+
+
+class Mixing(Own):
+    kind, promise = "mixing", "candidates of one call do not mix"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X + 0.1 * X.roll(1, dims=0) if len(X) > 1 else X)
+
+
+class Global(Own):
+    kind, promise = "global", "binding draws from a generator of its own"
+
+    class bound(Bound):
+        def draw(self, rng, shape):
+            return 0.01 * np.random.standard_normal(shape)  # noqa: NPY002
+
+
+class Unseeded(Own):
+    kind, promise = "unseeded", "binding again with the same seed gives the same map"
+
+    class bound(Bound):
+        def draw(self, rng, shape):
+            return 0.01 * np.random.default_rng().standard_normal(shape)
+
+
+class Copies(Own):
+    kind, promise = "copies", "basis\\(\\) yields the very tensors in use: it makes new ones"
+
+    class bound(Bound):
+        def basis(self):
+            yield self.directions.clone()
+
+
+class Idle(Own):
+    kind, promise = "idle", "basis\\(\\) yields the very tensors in use: changing number 1 changes nothing"
+
+    class bound(Bound):
+        def basis(self):
+            self.__dict__.setdefault("unused", torch.ones(3))
+            yield from (self.directions, self.unused)
+
+
+class Partial(Own):
+    kind, promise = "partial", "the map follows from its basis"
+
+    class bound(Bound):
+        def basis(self):
+            self.__dict__.setdefault("half", self.directions[:2])
+            yield self.half
+
+
+class Borrowed(Own):
+    kind, promise = "borrowed", "basis\\(\\) yields none of the model's own tensors"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.weight = self.target.read(dict(model.model.named_parameters())[self.target.parameter])
+
+        def value(self, X):
+            return super().value(X) + X[:, :1, None].to(self.weight) * self.weight
+
+        def basis(self):
+            yield from (self.directions, self.weight)
+
+
+class Detached(Own):
+    kind, promise = "detached", "deltas are differentiable in X"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X.detach())
+
+
+class HalfDetached(Own):
+    kind, promise = "half-detached", "gradients are those of the map"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X.detach() + X) / 2
+
+
+class TooMany(Own):
+    kind, promise = "too-many", "every coordinate moves something: 3 does not"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.dimension = 4
+
+        def value(self, X):
+            return super().value(X[:, :3])
+
+
+class Misnamed(Own):
+    kind, promise = "misnamed", "parameters names the stored tensors that move"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.parameters = (self.target.parameter.replace("q_proj", "k_proj").replace("c_attn", "c_proj"),)
+
+
+class Writing(Own):
+    kind, promise = "writing", "the model stays as it was"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            dict(model.model.named_parameters())[self.target.parameter].data *= 1 + 1e-6
+
+
+class Forgetful(Own):
+    """Whose map follows from something that its description does not hold."""
+
+    kind, promise = "forgetful", "the JSON description gives the same changes in another process"
+    secret: ClassVar[float] = 1.0
+
+    class bound(Bound):
+        def value(self, X):
+            return Forgetful.secret * super().value(X)
+
+
+BROKEN = [
+    Shifted,
+    Quadratic,
+    Mixing,
+    Global,
+    Unseeded,
+    Copies,
+    Idle,
+    Partial,
+    Borrowed,
+    Detached,
+    HalfDetached,
+    TooMany,
+    Misnamed,
+    Writing,
+]
