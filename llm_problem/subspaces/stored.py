@@ -81,7 +81,8 @@ def load_basis(bound: BoundSubspace, path: str | os.PathLike[str], belongs_to: s
         raise ValueError(f"the basis in {path} is damaged: its sha256 is not the one that was stored with it")
     with torch.no_grad():
         for mine, theirs in zip(own, stored, strict=True):
-            mine.copy_(theirs)
+            if not torch.equal(mine.cpu(), theirs):  # what is the same already is not written to
+                mine.copy_(theirs)
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:

@@ -24,14 +24,6 @@ def test_pattern():
     assert list_optimizers("nothing*") == []
 
 
-@pytest.mark.parametrize("name", [*OWN, "cma", "cma-diagonal", "pymoo:DE", "nevergrad:OnePlusOne"])
-def test_made_by_name(name):
-    optimizer = make_optimizer(name, **SETTINGS, seed=3)
-    assert optimizer.ask(1).shape == (1, 3)
-    assert optimizer.stop_reason is None
-    assert optimizer.recommend().shape == (3,)
-
-
 @pytest.mark.parametrize(
     ("name", "near"),
     [

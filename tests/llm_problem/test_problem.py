@@ -305,7 +305,7 @@ def test_numpy_integers_are_integers(small_pair, label_task):
 def test_a_pickle_says_where_a_problem_runs(text_task):
     problem = lp.Problem("tiny-gpt2", text_task, SUBSPACE, memory_limit=10**8)
     again = pickle.loads(pickle.dumps(problem))
-    assert again._where == problem._where == {"device": "cpu", "memory_limit": 10**8}
+    assert again._where == problem._where == {"device": "cpu", "memory_limit": 10**8, "basis": None}
     problem._where["device"] = "cuda:77"  # a device of the machine that it came from
     with pytest.raises(ValueError, match=r"device 'cuda:77' is not there: torch .* offers cpu"):
         pickle.loads(pickle.dumps(problem))
