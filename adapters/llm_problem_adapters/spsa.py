@@ -1,0 +1,108 @@
+"""Simultaneous perturbation stochastic approximation (Spall, 1992), in the form of MeZO (Malladi et al., 2023).
+
+Sources: J. Spall, *Multivariate stochastic approximation using a simultaneous perturbation gradient approximation*,
+IEEE TAC 37(3), 1992; S. Malladi et al., *Fine-tuning language models with just forward passes*, arXiv:2305.17333
+(normal directions, definition 1 and algorithm 1; several directions a step, n-SPSA). Normalised steps: H. Mania, A. Guy,
+B. Recht, *Simple random search provides a competitive approach to reinforcement learning*, arXiv:1803.07055 (differences
+divided by their standard deviation), with D. Kingma, J. Ba, arXiv:1412.6980 for the running second moment.
+
+Symbols: z a direction, c the half-width of a pair, a the gain, g the projected gradient.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.options import between, number
+
+# Times the half-width is halved at most where pairs have no finite difference.
+HALVINGS = 20
+
+
+class SPSA(BaseOptimizer):
+    """Two evaluations a step, at x ± c·z, and a step along z by their difference; the x reached is recommended.
+
+    Directions are drawn for x in units of sigma, where x = x0 + sigma·y. A generation is one pair; with a `batch_size` of
+    2k it is k pairs about one x, and the step is the mean of theirs. A point of a pair that leaves the bounds is moved to
+    the nearest value inside them, and the direction is the one between the two points as they are. x itself is not
+    evaluated until it is recommended, but for x0 with `start_at_x0`.
+
+    A pair with a loss that is not finite says nothing; while all pairs of a step are such, the next ones are half as
+    wide, and with each step that learnt something twice as wide again, up to c.
+
+    Args:
+        gain: a, positive: the length of a step along z is a·g, or a·g over g's root mean square with `normalised`.
+            With losses of another scale the first kind needs another gain, the second does not.
+        width: c, in units of sigma, positive.
+        normalised: divide g by the root of its running mean of squares.
+        memory: share in [0, 1) of that mean that is kept from one step to the next; only with `normalised`.
+        decay: whether the gain falls linearly to zero over the horizon; MeZO's own is constant.
+        max_step: the most that a coefficient of z may be, in units of sigma, positive; a steep difference does not
+            throw x further.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    name = "spsa"
+
+    def __init__(
+        self,
+        *,
+        gain: float | None = None,
+        width: float = 0.3,
+        normalised: bool = False,
+        memory: float = 0.9,
+        decay: bool = True,
+        max_step: float = 0.3,
+    ) -> None:
+        self.normalised, self.decay = bool(normalised), bool(decay)
+        self.gain = between("gain", (0.1 if self.normalised else 1.0) if gain is None else gain, 0)
+        self.width = between("width", width, 0)
+        self.memory = number("memory", memory, 0, np.nextafter(1, 0))
+        self.max_step = between("max_step", max_step, 0)
+
+    def _setup(self) -> None:
+        self._x = self.space.x0.copy()  # (d,)
+        self._halvings = 0  # of the width
+        self._square, self._steps = 0.0, 0  # running mean of g², not yet corrected for its start at 0
+
+    def _ask(self) -> np.ndarray:
+        pairs = max(1, (self.batch_size or 2) // 2)
+        Z = self.rng.standard_normal((pairs, 1, self.space.dimension))  # (k, 1, d) ~ N(0, I)
+        Z = np.concatenate([Z, -Z], axis=1).reshape(2 * pairs, -1)  # (2k, d): the two of a pair stand together
+        return self.space.clip(self._x + self._width * self.space.sigma * Z)
+
+    def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
+        plus, minus = F[0::2], F[1::2]  # (k,)
+        whole = np.isfinite(plus) & np.isfinite(minus)
+        if not whole.any():
+            self._halvings = min(self._halvings + 1, HALVINGS)
+            return
+        g = (plus[whole] - minus[whole]) / (2 * self._width)  # Malladi et al. 2023, definition 1
+        Z = (X[0::2] - X[1::2])[whole] / (2 * self._width)  # (k, d) z in units of x
+        steps = np.clip(self._gain * self._over_its_size(g), -self.max_step, self.max_step)
+        self._x = self.space.clip(self._x - (steps[:, None] * Z).mean(axis=0))  # algorithm 1, θ − η g z
+        self._halvings = max(self._halvings - 1, 0)
+
+    def _recommend(self) -> np.ndarray:
+        return self._x
+
+    @property
+    def _width(self) -> float:
+        return self.width * 0.5**self._halvings
+
+    @property
+    def _gain(self) -> float:
+        progress = min(1.0, self.evaluations_told / self.horizon) if self.decay else 0.0
+        return self.gain * (1 - progress)
+
+    def _over_its_size(self, g: np.ndarray) -> np.ndarray:
+        """g (k,) over the root of its running mean of squares with `normalised`, else as it is."""
+        if not self.normalised:
+            return g
+        self._steps += 1
+        self._square = self.memory * self._square + (1 - self.memory) * float(np.mean(g**2))
+        size = np.sqrt(self._square / (1 - self.memory**self._steps))  # Kingma & Ba 2015, algorithm 1, v̂
+        return g / size if size > 0 else g
