@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer
-from llm_problem_adapters.options import between, choice, number
+from llm_problem_adapters.options import between, choice
 from llm_problem_adapters.simulated_annealing import reflect
 
 BOUNDARIES = ("reflect", "clip")
@@ -26,8 +26,9 @@ class EvolutionStrategy(BaseOptimizer):
     they all come from.
 
     Args:
-        step: s at the start, of a coordinate in units of sigma, positive.
-        max_step: the most that s may grow to, not below `step`; on a plateau every offspring is a success.
+        first_move: length of the first moves in units of sigma, positive: s begins at first_move/√d.
+        max_step: the most that s, the step of one coordinate in units of sigma, may grow to; positive. On a plateau every
+            offspring is a success.
         damping: D, positive: log s changes by (success − 1/5)/D at each offspring; None is √(d + 1).
         boundary: "reflect" or "clip" what leaves the bounds.
 
@@ -40,19 +41,20 @@ class EvolutionStrategy(BaseOptimizer):
     def __init__(
         self,
         *,
-        step: float = 0.3,
+        # From a distance R the best s on a sphere is 1.2 R/d (Rechenberg, 1973), and √d is how far N(0, I) reaches.
+        first_move: float = 1.0,
         max_step: float = 5.0,
         damping: float | None = None,
         boundary: str = "reflect",
     ) -> None:
-        self.step = between("step", step, 0)
-        self.max_step = number("max_step", max_step, self.step)
+        self.first_move = between("first_move", first_move, 0)
+        self.max_step = between("max_step", max_step, 0)
         self.damping = None if damping is None else between("damping", damping, 0)
         self.boundary = choice("boundary", boundary, BOUNDARIES)
 
     def _setup(self) -> None:
         self._parent, self._loss = self.space.x0, np.inf  # (d,) and its loss; +inf also while it is not known
-        self._s = self.step
+        self._s = min(self.max_step, self.first_move / np.sqrt(self.space.dimension))  # step of a coordinate, in sigmas
 
     def _tell_x0(self, loss: float) -> None:
         self._loss = loss

@@ -198,14 +198,16 @@ class GeneticAlgorithm(BaseOptimizer):
 
     def _children(self, parents: np.ndarray, n: int) -> np.ndarray:
         pairs = operators.random_pairs(len(parents), (n + 1) // 2, self.rng)  # (⌈n/2⌉, 2)
-        if self.crossover == "uniform":
-            children = operators.uniform_crossover(parents, pairs, self.rng, rate=self.exchange_rate)
-        else:
-            cuts = 1 if self.crossover == "single-point" else self.cuts
-            children = operators.multi_point_crossover(parents, pairs, self.rng, cuts=cuts)
-        children = children[:n]  # (n, d): an odd n drops the last pair's second child
+        children = self._crossed(parents, pairs)[:n]  # (n, d): an odd n drops the last pair's second child
         std = self._mutation_std() * self._unit
         return operators.gaussian_mutation(children, std, self.rng, probability=self.mutation_probability, out=children)
+
+    def _crossed(self, parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        """Children (2m, d) of parents (k, d), two for each of the pairs (m, 2)."""
+        if self.crossover == "uniform":
+            return operators.uniform_crossover(parents, pairs, self.rng, rate=self.exchange_rate)
+        cuts = 1 if self.crossover == "single-point" else self.cuts
+        return operators.multi_point_crossover(parents, pairs, self.rng, cuts=cuts)
 
     def _mutation_std(self) -> float:
         """The strength now, from `mutation` at no evaluation to `final_mutation` at the horizon."""

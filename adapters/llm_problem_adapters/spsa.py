@@ -32,12 +32,12 @@ class SPSA(BaseOptimizer):
     wide, and with each step that learnt something twice as wide again, up to c.
 
     Args:
-        gain: a, positive: the length of a step along z is a·g, or a·g over g's root mean square with `normalised`.
-            With losses of another scale the first kind needs another gain, the second does not.
+        gain: a, positive: a step along z is a·g long, or with `normalised` a·g over g's root mean square; None is 5.0,
+            or 0.2 with `normalised`. The first kind depends on the scale of the losses, the second does not.
         width: c, in units of sigma, positive.
-        normalised: divide g by the root of its running mean of squares.
+        normalised: divide g by the root of its running mean of squares; MeZO's own g is taken as it is.
         memory: share in [0, 1) of that mean that is kept from one step to the next; only with `normalised`.
-        decay: whether the gain falls linearly to zero over the horizon; MeZO's own is constant.
+        decay: whether the gain falls linearly to zero over the horizon; MeZO's is constant.
         max_step: the most that a coefficient of z may be, in units of sigma, positive; a steep difference does not
             throw x further.
 
@@ -50,15 +50,17 @@ class SPSA(BaseOptimizer):
     def __init__(
         self,
         *,
+        # Pilots on tiny-gpt2-prose-random-d64-v1 and tiny-bert-prose-lora-xs-d32-v1, 1,000 evaluations: gains of 5 to
+        # 20, or 0.2 and 0.3 normalised, and widths of 0.1 and 0.3 come to the same; 1 and 0.05 are slow.
         gain: float | None = None,
-        width: float = 0.3,
-        normalised: bool = False,
+        width: float = 0.1,
+        normalised: bool = True,
         memory: float = 0.9,
         decay: bool = True,
-        max_step: float = 0.3,
+        max_step: float = 0.5,
     ) -> None:
         self.normalised, self.decay = bool(normalised), bool(decay)
-        self.gain = between("gain", (0.1 if self.normalised else 1.0) if gain is None else gain, 0)
+        self.gain = between("gain", (0.2 if self.normalised else 5.0) if gain is None else gain, 0)
         self.width = between("width", width, 0)
         self.memory = number("memory", memory, 0, np.nextafter(1, 0))
         self.max_step = between("max_step", max_step, 0)
