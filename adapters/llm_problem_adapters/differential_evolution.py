@@ -48,7 +48,9 @@ class DifferentialEvolution(BaseOptimizer):
         strategy: str = "best/1/bin",
         weight: float = 0.5,
         dither: float = 0.2,
-        crossover: float = 0.9,
+        # Pilots on tiny-gpt2-prose-random-d64-v1 and tiny-bert-prose-lora-xs-d32-v1, 1,000 evaluations: a crossover of
+        # 0.5 came before 0.9 and 0.3, best/1/bin and current-to-best/1/bin before rand/1/bin.
+        crossover: float = 0.5,
         max_step: float = 5.0,
     ) -> None:
         self.population = integer("population", population, 4)
@@ -79,14 +81,14 @@ class DifferentialEvolution(BaseOptimizer):
             self._member_losses[self._first_asked :] = F
             self._started = True
             return
-        better = self._member_losses >= F  # Storn & Price 1997, "Selection", with its "≤": an equal trial moves a plateau
+        better = self._member_losses >= F  # Storn & Price 1997, "Selection": equals too, so that a plateau is crossed
         self._X[better], self._member_losses[better] = X[better], F[better]
 
     def _trials(self) -> np.ndarray:
         """(n, d), inside the bounds."""
         n, d = self._X.shape
         r = others(n, self.rng)  # (3, n)
-        F = self.rng.uniform(self.weight - self.dither, self.weight + self.dither, (n, 1))  # ~ U[F − dither, F + dither)
+        F = self.rng.uniform(self.weight - self.dither, self.weight + self.dither, (n, 1))  # ~ U[F ± dither)
         best = self._X[np.argmin(self._member_losses)]  # (d,)
         if self.strategy == "rand/1/bin":  # Storn & Price 1997, eq. 2
             base, step = self._X[r[0]], F * (self._X[r[1]] - self._X[r[2]])

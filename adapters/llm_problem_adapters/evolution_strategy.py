@@ -27,8 +27,8 @@ class EvolutionStrategy(BaseOptimizer):
 
     Args:
         first_move: length of the first moves in units of sigma, positive: s begins at first_move/√d.
-        max_step: the most that s, the step of one coordinate in units of sigma, may grow to; positive. On a plateau every
-            offspring is a success.
+        max_step: the most that s, the step of one coordinate in units of sigma, may grow to; positive. On a plateau
+            every offspring is a success.
         damping: D, positive: log s changes by (success − 1/5)/D at each offspring; None is √(d + 1).
         boundary: "reflect" or "clip" what leaves the bounds.
 

@@ -119,7 +119,7 @@ def uniform_crossover(
 def blend_crossover(
     parents: np.ndarray, pairs: np.ndarray, rng: np.random.Generator, *, alpha: float = 0.5
 ) -> np.ndarray:
-    """Two children a pair, each gene uniform on the interval between the parents' genes and `alpha` of it beyond either.
+    """Two children a pair, each gene uniform between the parents' genes and `alpha` of their difference beyond either.
 
     Args:
         parents: (k, d).

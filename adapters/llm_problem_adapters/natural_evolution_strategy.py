@@ -32,8 +32,8 @@ class NaturalEvolutionStrategy(BaseOptimizer):
     `batch_size` is λ where `population` is None; without it λ = 4 + ⌊3 ln d⌋. A draw outside the bounds is moved to the
     nearest value inside them, and counts as the z that would have led there. Equal losses share the utilities of the
     ranks that they take together, so that a plateau teaches nothing, and losses that are not finite are equal and last.
-    A generation without a finite one ranks nothing: the next one is drawn from the same distribution with half the step,
-    since the draws are what left the finite region about the mean.
+    A generation without a finite one ranks nothing: the next one is drawn from the same distribution with half the
+    step, since the draws are what left the finite region about the mean.
 
     Args:
         covariance: "diagonal" (SNES: time and memory linear in d) or "full" (xNES: d² memory, d³ time a generation).

@@ -2,9 +2,9 @@
 
 Sources: J. Spall, *Multivariate stochastic approximation using a simultaneous perturbation gradient approximation*,
 IEEE TAC 37(3), 1992; S. Malladi et al., *Fine-tuning language models with just forward passes*, arXiv:2305.17333
-(normal directions, definition 1 and algorithm 1; several directions a step, n-SPSA). Normalised steps: H. Mania, A. Guy,
-B. Recht, *Simple random search provides a competitive approach to reinforcement learning*, arXiv:1803.07055 (differences
-divided by their standard deviation), with D. Kingma, J. Ba, arXiv:1412.6980 for the running second moment.
+(normal directions, definition 1 and algorithm 1; several directions a step, n-SPSA). Normalised steps: H. Mania, A.
+Guy, B. Recht, *Simple random search provides a competitive approach to reinforcement learning*, arXiv:1803.07055
+(differences divided by their standard deviation), with D. Kingma, J. Ba, arXiv:1412.6980 for the running second moment.
 
 Symbols: z a direction, c the half-width of a pair, a the gain, g the projected gradient.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.feasibility import behind_the_worst, violations
 from llm_problem_adapters.options import between, number
 
 # Times the half-width is halved at most where pairs have no finite difference.
@@ -23,13 +24,14 @@ HALVINGS = 20
 class SPSA(BaseOptimizer):
     """Two evaluations a step, at x ± c·z, and a step along z by their difference; the x reached is recommended.
 
-    Directions are drawn for x in units of sigma, where x = x0 + sigma·y. A generation is one pair; with a `batch_size` of
-    2k it is k pairs about one x, and the step is the mean of theirs. A point of a pair that leaves the bounds is moved to
-    the nearest value inside them, and the direction is the one between the two points as they are. x itself is not
-    evaluated until it is recommended, but for x0 with `start_at_x0`.
+    Directions are drawn for x in units of sigma, where x = x0 + sigma·y. A generation is one pair; with a `batch_size`
+    of 2k it is k pairs about one x, and the step is the mean of theirs. A point of a pair that leaves the bounds is
+    moved to the nearest value inside them, and the direction is the one between the two points as they are. x itself is
+    not evaluated until it is recommended, but for x0 with `start_at_x0`.
 
     A pair with a loss that is not finite says nothing; while all pairs of a step are such, the next ones are half as
-    wide, and with each step that learnt something twice as wide again, up to c.
+    wide, and with each step that learnt something twice as wide again, up to c. Infeasible points stand behind the
+    feasible ones of their step by their violation, which is a difference like that of losses.
 
     Args:
         gain: a, positive: a step along z is a·g long, or with `normalised` a·g over g's root mean square; None is 5.0,
@@ -46,6 +48,7 @@ class SPSA(BaseOptimizer):
     """
 
     name = "spsa"
+    handles_constraints = True
 
     def __init__(
         self,
@@ -77,6 +80,8 @@ class SPSA(BaseOptimizer):
         return self.space.clip(self._x + self._width * self.space.sigma * Z)
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
+        if self.G is not None:
+            F = behind_the_worst(F, violations(self.G))
         plus, minus = F[0::2], F[1::2]  # (k,)
         whole = np.isfinite(plus) & np.isfinite(minus)
         if not whole.any():
