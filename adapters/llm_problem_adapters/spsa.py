@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import LARGEST, BaseOptimizer
 from llm_problem_adapters.feasibility import behind_the_worst, violations
 from llm_problem_adapters.options import between, number
 
@@ -29,9 +29,11 @@ class SPSA(BaseOptimizer):
     moved to the nearest value inside them, and the direction is the one between the two points as they are. x itself is
     not evaluated until it is recommended, but for x0 with `start_at_x0`.
 
-    A pair with a loss that is not finite says nothing; while all pairs of a step are such, the next ones are half as
-    wide, and with each step that learnt something twice as wide again, up to c. Infeasible points stand behind the
-    feasible ones of their step by their violation, which is a difference like that of losses.
+    Of a pair with one loss that is not finite only the sign of g is known: it steps away from that side, by g's root
+    mean square. While no pair of a step has two finite losses the next ones are half as wide, and with each step that
+    learnt something twice as wide again, up to c; where no loss is finite x goes back half the way to where it learnt
+    last. Infeasible points stand behind the feasible ones of their step by their violation, which is a difference like
+    that of losses.
 
     Args:
         gain: a, positive: a step along z is a·g long, or with `normalised` a·g over g's root mean square; None is 5.0,
@@ -69,9 +71,10 @@ class SPSA(BaseOptimizer):
         self.max_step = between("max_step", max_step, 0)
 
     def _setup(self) -> None:
-        self._x = self.space.x0.copy()  # (d,)
+        self._x = self._learnt_at = self.space.x0.copy()  # (d,) now, and where a pair last had two finite losses
         self._halvings = 0  # of the width
-        self._square, self._steps = 0.0, 0  # running mean of g², not yet corrected for its start at 0
+        self._square = 0.0  # running mean of g², not corrected for its start at 0
+        self._t = 0  # steps that went into it
 
     def _ask(self) -> np.ndarray:
         pairs = max(1, (self.batch_size or 2) // 2)
@@ -82,16 +85,32 @@ class SPSA(BaseOptimizer):
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
         if self.G is not None:
             F = behind_the_worst(F, violations(self.G))
+        F = np.where(np.isfinite(F), np.clip(F, -LARGEST, LARGEST), F)
         plus, minus = F[0::2], F[1::2]  # (k,)
-        whole = np.isfinite(plus) & np.isfinite(minus)
-        if not whole.any():
+        both, some = np.isfinite(plus) & np.isfinite(minus), np.isfinite(plus) | np.isfinite(minus)
+        x = self._x
+        if some.any():
+            Z = (X[0::2] - X[1::2]) / (2 * self._width)  # (k, d) z in units of x
+            steps = np.clip(self._gain * self._projected(plus, minus, both, some), -self.max_step, self.max_step)
+            self._x = self.space.clip(x - (steps[:, None] * Z).mean(axis=0))  # algorithm 1, θ − η g z
+        else:
+            self._x = (x + self._learnt_at) / 2
+        if both.any():
+            self._learnt_at, self._halvings = x, max(self._halvings - 1, 0)
+        else:
             self._halvings = min(self._halvings + 1, HALVINGS)
-            return
-        g = (plus[whole] - minus[whole]) / (2 * self._width)  # Malladi et al. 2023, definition 1
-        Z = (X[0::2] - X[1::2])[whole] / (2 * self._width)  # (k, d) z in units of x
-        steps = np.clip(self._gain * self._over_its_size(g), -self.max_step, self.max_step)
-        self._x = self.space.clip(self._x - (steps[:, None] * Z).mean(axis=0))  # algorithm 1, θ − η g z
-        self._halvings = max(self._halvings - 1, 0)
+
+    def _projected(self, plus: np.ndarray, minus: np.ndarray, both: np.ndarray, some: np.ndarray) -> np.ndarray:
+        """g (k,) of pairs with two finite losses, one or none, over its root mean square with `normalised`."""
+        g = np.zeros(len(plus))
+        g[both] = (plus[both] - minus[both]) / (2 * self._width)  # Malladi et al. 2023, definition 1
+        if both.any():
+            self._t += 1
+            self._square = self.memory * self._square + (1 - self.memory) * float(np.mean(g[both] ** 2))
+        size = np.sqrt(self._square / (1 - self.memory**self._t)) if self._t else 0.0  # Kingma & Ba, v̂
+        one = some & ~both
+        g[one] = np.where(np.isfinite(minus[one]), size, -size)
+        return g / size if self.normalised and size > 0 else g
 
     def _recommend(self) -> np.ndarray:
         return self._x
@@ -104,12 +123,3 @@ class SPSA(BaseOptimizer):
     def _gain(self) -> float:
         progress = min(1.0, self.evaluations_told / self.horizon) if self.decay else 0.0
         return self.gain * (1 - progress)
-
-    def _over_its_size(self, g: np.ndarray) -> np.ndarray:
-        """g (k,) over the root of its running mean of squares with `normalised`, else as it is."""
-        if not self.normalised:
-            return g
-        self._steps += 1
-        self._square = self.memory * self._square + (1 - self.memory) * float(np.mean(g**2))
-        size = np.sqrt(self._square / (1 - self.memory**self._steps))  # Kingma & Ba 2015, algorithm 1, v̂
-        return g / size if size > 0 else g
