@@ -77,26 +77,33 @@ class NaturalEvolutionStrategy(BaseOptimizer):
         self._mu = self.space.x0.copy()  # (d,) mean
         # In units of sigma: "diagonal" standard deviations (d,); "full" A (d, d) with the covariance A Aᵀ.
         self._A = self.step * (np.eye(d) if self.covariance == "full" else np.ones(d))
+        self._Z = np.empty((0, d))  # (λ, d) of the generation in hand
 
     def _ask(self) -> np.ndarray:
         rows = self._lambda // 2 if self.antithetic else self._lambda
         Z = self.rng.standard_normal((rows, self.space.dimension))  # (rows, d) ~ N(0, I)
         if self.antithetic:
             Z = np.concatenate([Z, -Z])  # (λ, d)
-        scaled = Z @ self._A.T if self.covariance == "full" else Z * self._A
-        return self.space.clip(self._mu + scaled * self.space.sigma)  # (λ, d)
+        drawn = self._mu + self.space.sigma * (Z @ self._A.T if self.covariance == "full" else Z * self._A)
+        X = self.space.clip(drawn)  # (λ, d)
+        moved = (drawn != X).any(axis=1)
+        Z[moved] = self._repaired(Z[moved], X[moved])
+        self._Z = Z
+        return X
+
+    def _repaired(self, Z: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """The z (k, d) that lead to the points X (k, d), none longer than what was drawn."""
+        Y = (X - self._mu) / self.space.sigma
+        repaired = np.linalg.solve(self._A, Y.T).T if self.covariance == "full" else Y / self._A
+        length = np.maximum(np.linalg.norm(repaired, axis=1), np.finfo(float).tiny)
+        return repaired * np.minimum(1.0, np.linalg.norm(Z, axis=1) / length)[:, None]
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
         if not np.isfinite(F).any():
             self._A *= SHRINK if np.abs(self._A).max() > LEAST else 1.0
             return
-        Y = (X - self._mu) / self.space.sigma  # (λ, d)
-        Z = np.linalg.solve(self._A, Y.T).T if self.covariance == "full" else Y / self._A
-        u = utilities(F)  # (λ,)
-        if self.covariance == "full":
-            self._update_full(Z, u)
-        else:
-            self._update_diagonal(Z, u)
+        update = self._update_full if self.covariance == "full" else self._update_diagonal
+        update(self._Z, utilities(F))
 
     def _update_diagonal(self, Z: np.ndarray, u: np.ndarray) -> None:
         d = self.space.dimension
