@@ -137,11 +137,15 @@ def blend_crossover(
     if not alpha >= 0:
         raise ValueError(f"alpha must not be negative, got {alpha}")
     children = _first_as_parents(parents, pairs)
+    width, place = np.empty(parents.shape[1]), np.empty(parents.shape[1])
     for i, (first, second) in enumerate(pairs):
-        low = np.minimum(parents[first], parents[second])  # (d,)
-        width = np.abs(parents[first] - parents[second])
+        np.subtract(parents[second], parents[first], out=width)  # (d,), of either sign
         for child in children[2 * i : 2 * i + 2]:
-            child[:] = low + width * rng.uniform(-alpha, 1 + alpha, len(low))  # (d,) ~ U[−α, 1 + α)
+            rng.random(out=place)  # (d,) ~ U[0, 1)
+            place *= 1 + 2 * alpha
+            place -= alpha  # ~ U[−α, 1 + α)
+            place *= width
+            np.add(parents[first], place, out=child)
     return children
 
 
@@ -166,10 +170,16 @@ def simulated_binary_crossover(
         raise ValueError(f"eta must not be negative, got {eta}")
     children = _first_as_parents(parents, pairs)
     for i, (first, second) in enumerate(pairs):
-        u = rng.random(parents.shape[1])  # (d,) ~ U[0, 1)
-        spread = np.where(u <= 0.5, 2 * u, 1 / (2 * (1 - u))) ** (1 / (eta + 1))  # β; Deb & Agrawal 1995, eq. 8 and 9
-        mean, half = (parents[first] + parents[second]) / 2, (parents[first] - parents[second]) / 2
-        children[2 * i], children[2 * i + 1] = mean + spread * half, mean - spread * half
+        half = rng.random(parents.shape[1])  # (d,) u ~ U[0, 1), then β, then half the children's difference
+        half *= 2
+        beyond = half > 1
+        np.subtract(2, half, out=half, where=beyond)
+        np.divide(1, half, out=half, where=beyond)
+        half **= 1 / (eta + 1)  # β = (2u)^(1/(η+1)) up to u = 1/2, then (1/(2(1 − u)))^(1/(η+1)); Deb & Agrawal 1995
+        half *= (parents[first] - parents[second]) / 2
+        mean = (parents[first] + parents[second]) / 2
+        np.add(mean, half, out=children[2 * i])
+        np.subtract(mean, half, out=children[2 * i + 1])
     return children
 
 

@@ -78,7 +78,7 @@ class Adam(GradientOptimizer):
     step moves a coordinate by about the learning rate times its sigma. Evaluations that are too few for a gradient go
     further along the last step.
 
-    A loss or gradient that is not finite halves the way from the last point that had both, and the learning rate; where
+    A loss or gradient that is not finite halves the way from the last point that had both, and ends the momentum; where
     x0 has none, it stops.
 
     Args:
@@ -120,7 +120,6 @@ class Adam(GradientOptimizer):
         self._m, self._v, self._t = np.zeros(d), np.zeros(d), 0  # moments of the gradient, and how many it has seen
         self._step = np.zeros(d)  # the last one, as it was after the projection
         self._last_finite: np.ndarray | None = None  # the last point with a finite loss and gradient
-        self._halvings = 0  # of the learning rate
 
     def _tell_x0(self, loss: float) -> None:
         self._tell(self.space.x0[None, :], np.array([loss]))
@@ -153,12 +152,12 @@ class Adam(GradientOptimizer):
             self.stop_reason = f"{self.name}: neither loss nor gradient is finite at the start"
         else:
             self._x = (self._last_finite + self._x) / 2
-            self._halvings += 1
+            self._m = np.zeros(self.space.dimension)
 
     def _rate(self) -> float:
         progress = min(1.0, self.evaluations_told / self.horizon) if self.decay else 0.0
         fall = (1 + np.cos(np.pi * progress)) / 2  # Loshchilov & Hutter 2017, eq. 5
-        return float(self.learning_rate * 0.5**self._halvings * fall)
+        return float(self.learning_rate * fall)
 
 
 def wants_gradients(optimizer: Any) -> bool:

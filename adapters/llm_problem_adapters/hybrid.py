@@ -24,8 +24,8 @@ class Hybrid(Adam):
     moments; otherwise Adam goes on from where it was.
 
     Args:
-        optimizer: name of the black-box optimizer, of `list_optimizers(gradients=False)`.
-        options: of the black-box optimizer.
+        searcher: name of the black-box optimizer, of `list_optimizers(gradients=False)`.
+        searcher_options: of the black-box optimizer.
         gradient_steps: of Adam in a turn, at least 1.
         evaluations: of the black-box optimizer in a turn, at least 1.
         scale: its step in units of sigma, positive.
@@ -34,7 +34,7 @@ class Hybrid(Adam):
 
     Raises:
         TypeError: an option that the black-box optimizer does not have.
-        ValueError: an option out of its range, or an optimizer that takes gradients itself.
+        ValueError: an option out of its range, or a searcher that takes gradients itself.
     """
 
     name = "hybrid"
@@ -42,8 +42,8 @@ class Hybrid(Adam):
     def __init__(
         self,
         *,
-        optimizer: str = "evolution-strategy",
-        options: dict[str, Any] | None = None,
+        searcher: str = "evolution-strategy",
+        searcher_options: dict[str, Any] | None = None,
         gradient_steps: int = 10,
         evaluations: int = 30,
         scale: float = 0.3,
@@ -51,10 +51,10 @@ class Hybrid(Adam):
         gradient_cost: int = GRADIENT_COST,
     ) -> None:
         super().__init__(learning_rate=learning_rate, gradient_cost=gradient_cost)
-        if takes_gradients(optimizer):
-            raise ValueError(f"the optimizer of the black-box turns must not take gradients, as {optimizer!r} does")
-        self.optimizer, self.options = optimizer, dict(options or {})
-        configure(self.optimizer, **self.options)  # raises here what is wrong with them
+        if takes_gradients(searcher):
+            raise ValueError(f"the searcher must not take gradients, as {searcher!r} does")
+        self.searcher, self.searcher_options = searcher, dict(searcher_options or {})
+        configure(self.searcher, **self.searcher_options)  # raises here what is wrong with them
         self.gradient_steps = integer("gradient_steps", gradient_steps, 1)
         self.evaluations = integer("evaluations", evaluations, 1)
         self.scale = between("scale", scale, 0)
@@ -85,7 +85,7 @@ class Hybrid(Adam):
             self._end_search()
 
     def _begin_search(self) -> None:
-        self._searcher = configure(self.optimizer, **self.options)
+        self._searcher = configure(self.searcher, **self.searcher_options)
         self._searcher.setup(
             dimension=self.space.dimension,
             x0=self.best_x,

@@ -81,7 +81,7 @@ class NaturalEvolutionStrategy(BaseOptimizer):
 
     def _ask(self) -> np.ndarray:
         rows = self._lambda // 2 if self.antithetic else self._lambda
-        Z = self.rng.standard_normal((rows, self.space.dimension))  # (rows, d) ~ N(0, I)
+        Z: np.ndarray = self.rng.standard_normal((rows, self.space.dimension))  # (rows, d) ~ N(0, I)
         if self.antithetic:
             Z = np.concatenate([Z, -Z])  # (λ, d)
         drawn = self._mu + self.space.sigma * (Z @ self._A.T if self.covariance == "full" else Z * self._A)

