@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.cma_optimizer import check_memory
 from llm_problem_adapters.options import between, choice, integer, number
 
 COVARIANCES = ("diagonal", "full")
@@ -47,6 +48,7 @@ class NaturalEvolutionStrategy(BaseOptimizer):
 
     Raises:
         ValueError: an option out of its range.
+        MemoryError: from `setup`, a full covariance that this machine's memory cannot hold.
     """
 
     name = "natural-evolution-strategy"
@@ -72,6 +74,8 @@ class NaturalEvolutionStrategy(BaseOptimizer):
 
     def _setup(self) -> None:
         d = self.space.dimension
+        if self.covariance == "full":
+            check_memory(d, self.name, 'covariance="diagonal"')
         n = self.population or self.batch_size or 4 + int(3 * np.log(d))
         self._lambda = n + n % 2 if self.antithetic else max(n, 2)
         self._mu = self.space.x0.copy()  # (d,) mean

@@ -194,6 +194,11 @@ def test_each_kind_converges_on_the_ellipsoid_of_its_axes():
         assert np.abs(nes.recommend() - 1).max() < 1e-3
 
 
+def test_too_large_for_a_full_covariance_says_so():
+    with pytest.raises(MemoryError, match=r'natural-evolution-strategy keeps full .*; use covariance="diagonal"'):
+        NaturalEvolutionStrategy(covariance="full").setup(dimension=10**7, horizon=9)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
