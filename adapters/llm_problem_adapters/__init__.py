@@ -8,20 +8,35 @@ Importing this imports none of Nevergrad, pymoo and pycma: each comes in when on
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 from llm_problem_adapters.cma_optimizer import CMAOptimizer
+from llm_problem_adapters.differential_evolution import DifferentialEvolution
+from llm_problem_adapters.evolution_strategy import EvolutionStrategy
 from llm_problem_adapters.genetic_algorithm import GeneticAlgorithm
+from llm_problem_adapters.genetic_algorithm_improved import ImprovedGeneticAlgorithm
+from llm_problem_adapters.gradient import Adam
+from llm_problem_adapters.hybrid import Hybrid
 from llm_problem_adapters.minimize import minimize
+from llm_problem_adapters.natural_evolution_strategy import NaturalEvolutionStrategy
 from llm_problem_adapters.nevergrad_optimizer import NevergradOptimizer
 from llm_problem_adapters.particle_swarm import ParticleSwarm
 from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
 from llm_problem_adapters.random_search import RandomSearch
-from llm_problem_adapters.registry import list_optimizers, make_optimizer
+from llm_problem_adapters.refinement import refine
+from llm_problem_adapters.registry import list_optimizers, make_optimizer, takes_gradients
 from llm_problem_adapters.result import Progress, Result
 from llm_problem_adapters.simulated_annealing import SimulatedAnnealing
+from llm_problem_adapters.spsa import SPSA
 
 __all__ = [
+    "SPSA",
+    "Adam",
     "BaseOptimizer",
     "CMAOptimizer",
+    "DifferentialEvolution",
+    "EvolutionStrategy",
     "GeneticAlgorithm",
+    "Hybrid",
+    "ImprovedGeneticAlgorithm",
+    "NaturalEvolutionStrategy",
     "NevergradOptimizer",
     "ParticleSwarm",
     "Progress",
@@ -33,4 +48,6 @@ __all__ = [
     "list_optimizers",
     "make_optimizer",
     "minimize",
+    "refine",
+    "takes_gradients",
 ]

@@ -130,7 +130,7 @@ def ranked(F: np.ndarray) -> np.ndarray | None:
     return np.where(finite, F, worst + (worst - best) + max(1.0, abs(worst)))
 
 
-def check_memory(dimension: int) -> None:
+def check_memory(dimension: int, name: str = "cma", instead: str = '"cma-diagonal"') -> None:
     """Refuse a full covariance matrix that does not fit.
 
     Raises:
@@ -139,9 +139,9 @@ def check_memory(dimension: int) -> None:
     needed, there = MATRICES * 8 * dimension**2, _memory()
     if there is not None and needed > there:
         raise MemoryError(
-            f"cma keeps full {dimension:,} × {dimension:,} covariance matrices and needs about "
+            f"{name} keeps full {dimension:,} × {dimension:,} covariance matrices and needs about "
             f"{needed / 2**30:,.1f} GiB, but this machine has {there / 2**30:,.1f} GiB; "
-            'use "cma-diagonal", whose memory is linear in the dimension'
+            f"use {instead}, whose memory is linear in the dimension"
         )
 
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 import numpy as np
 
 from llm_problem_adapters import genetic_operators as operators
-from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
+from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.options import choice, integer, number
 
 CROSSOVERS = ("single-point", "multi-point", "uniform")
 
@@ -73,20 +74,20 @@ class GeneticAlgorithm(BaseOptimizer):
         with_x0: bool = True,
         answer: str = "best",
     ) -> None:
-        self.population = _integer("population", population, 2)
-        self.selected = _integer("selected", selected, 1, self.population)
-        self.crossover = _choice("crossover", crossover, CROSSOVERS)
-        self.cuts = _integer("cuts", cuts, 1)
-        self.exchange_rate = _number("exchange_rate", exchange_rate, 0, 1)
-        self.mutation = _number("mutation", mutation, 0)
-        self.final_mutation = self.mutation if final_mutation is None else _number("final_mutation", final_mutation, 0)
-        self.mutation_probability = _number("mutation_probability", mutation_probability, 0, 1)
-        self.elitism = _integer("elitism", elitism, 0, self.population - 1)
-        self.initial = _number("initial", initial, 0)
+        self.population = integer("population", population, 2)
+        self.selected = integer("selected", selected, 1, self.population)
+        self.crossover = choice("crossover", crossover, CROSSOVERS)
+        self.cuts = integer("cuts", cuts, 1)
+        self.exchange_rate = number("exchange_rate", exchange_rate, 0, 1)
+        self.mutation = number("mutation", mutation, 0)
+        self.final_mutation = self.mutation if final_mutation is None else number("final_mutation", final_mutation, 0)
+        self.mutation_probability = number("mutation_probability", mutation_probability, 0, 1)
+        self.elitism = integer("elitism", elitism, 0, self.population - 1)
+        self.initial = number("initial", initial, 0)
         self.raw = bool(raw)
         self.theta0 = None if theta0 is None else np.asarray(theta0, dtype=np.float64)
         self.with_x0 = bool(with_x0)
-        self.answer = _choice("answer", answer, ("best", "last-generation"))
+        self.answer = choice("answer", answer, ("best", "last-generation"))
         if theta0 is not None and not raw:
             raise ValueError("theta0 is the raw full vector's, so it needs raw=True")
 
@@ -197,14 +198,16 @@ class GeneticAlgorithm(BaseOptimizer):
 
     def _children(self, parents: np.ndarray, n: int) -> np.ndarray:
         pairs = operators.random_pairs(len(parents), (n + 1) // 2, self.rng)  # (⌈n/2⌉, 2)
-        if self.crossover == "uniform":
-            children = operators.uniform_crossover(parents, pairs, self.rng, rate=self.exchange_rate)
-        else:
-            cuts = 1 if self.crossover == "single-point" else self.cuts
-            children = operators.multi_point_crossover(parents, pairs, self.rng, cuts=cuts)
-        children = children[:n]  # (n, d): an odd n drops the last pair's second child
+        children = self._crossed(parents, pairs)[:n]  # (n, d): an odd n drops the last pair's second child
         std = self._mutation_std() * self._unit
         return operators.gaussian_mutation(children, std, self.rng, probability=self.mutation_probability, out=children)
+
+    def _crossed(self, parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        """Children (2m, d) of parents (k, d), two for each of the pairs (m, 2)."""
+        if self.crossover == "uniform":
+            return operators.uniform_crossover(parents, pairs, self.rng, rate=self.exchange_rate)
+        cuts = 1 if self.crossover == "single-point" else self.cuts
+        return operators.multi_point_crossover(parents, pairs, self.rng, cuts=cuts)
 
     def _mutation_std(self) -> float:
         """The strength now, from `mutation` at no evaluation to `final_mutation` at the horizon."""
@@ -212,23 +215,3 @@ class GeneticAlgorithm(BaseOptimizer):
             return 0.0
         progress = min(1.0, self.evaluations_told / self.horizon)
         return self.mutation * (self.final_mutation / self.mutation) ** progress
-
-
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
-    return str(value)
-
-
-def _integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    if not is_integer(value) or value < low or (high is not None and value > high):
-        expected = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be an integer {expected}, got {value!r}")
-    return int(value)
-
-
-def _number(name: str, value: Any, low: float, high: float = np.inf) -> float:
-    if not is_number(value) or not low <= value <= high or not np.isfinite(value):
-        expected = f"of at least {low}" if high == np.inf else f"from {low} to {high}"
-        raise ValueError(f"{name} must be a finite number {expected}, got {value!r}")
-    return float(value)

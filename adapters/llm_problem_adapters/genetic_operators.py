@@ -1,10 +1,12 @@
-"""Genetic operators (Holland, 1975; De Jong, 1975; Syswerda, 1989; Schwefel, 1981): selection, crossover,
-mutation.
+"""Genetic operators (Holland, 1975; De Jong, 1975; Schwefel, 1981; Syswerda, 1989; Eshelman and Schaffer, 1993; Deb and
+Agrawal, 1995): selection, crossover, mutation.
 
 Sources: J. Holland, *Adaptation in Natural and Artificial Systems* (single-point crossover); K. De Jong, *An
 analysis of the behavior of a class of genetic adaptive systems* (several cut points); G. Syswerda, *Uniform crossover
 in genetic algorithms*, ICGA 1989; H.-P. Schwefel, *Numerical Optimization of Computer Models* (Gaussian
-mutation of real genes).
+mutation of real genes); L. Eshelman, J. Schaffer, *Real-coded genetic algorithms and interval-schemata*, FOGA 2, 1993
+(blend crossover, BLX-α); K. Deb, R. Agrawal, *Simulated binary crossover for continuous search space*, Complex Systems
+9, 1995.
 
 Pure functions on arrays: every random number comes from the generator that is passed, and no input is changed
 but an `out` that was given. Rows are handled one at a time, so that beside the result only vectors of d
@@ -111,6 +113,73 @@ def uniform_crossover(
         exchanged = rng.random(parents.shape[1]) < rate  # (d,) ~ Bernoulli(rate)
         np.copyto(children[2 * i], parents[second], where=exchanged)
         np.copyto(children[2 * i + 1], parents[first], where=exchanged)
+    return children
+
+
+def blend_crossover(
+    parents: np.ndarray, pairs: np.ndarray, rng: np.random.Generator, *, alpha: float = 0.5
+) -> np.ndarray:
+    """Two children a pair, each gene uniform between the parents' genes and `alpha` of their difference beyond either.
+
+    Args:
+        parents: (k, d).
+        pairs: (m, 2) indices of parents.
+        rng: draws the genes.
+        alpha: α, not negative; at 0 no child leaves the box that its parents span, at (√3 − 1)/2 = 0.366 children have
+            the variance of their parents.
+
+    Returns:
+        Children (2m, d): rows 2i and 2i + 1 are of pair i, drawn independently.
+
+    Raises:
+        ValueError: alpha out of its range, or pairs of another shape.
+    """
+    if not alpha >= 0:
+        raise ValueError(f"alpha must not be negative, got {alpha}")
+    children = _first_as_parents(parents, pairs)
+    width, place = np.empty(parents.shape[1]), np.empty(parents.shape[1])
+    for i, (first, second) in enumerate(pairs):
+        np.subtract(parents[second], parents[first], out=width)  # (d,), of either sign
+        for child in children[2 * i : 2 * i + 2]:
+            rng.random(out=place)  # (d,) ~ U[0, 1)
+            place *= 1 + 2 * alpha
+            place -= alpha  # ~ U[−α, 1 + α)
+            place *= width
+            np.add(parents[first], place, out=child)
+    return children
+
+
+def simulated_binary_crossover(
+    parents: np.ndarray, pairs: np.ndarray, rng: np.random.Generator, *, eta: float = 2.0
+) -> np.ndarray:
+    """Two children a pair, about the parents' mean: spread as a single-point crossover of binary numbers spreads them.
+
+    Args:
+        parents: (k, d).
+        pairs: (m, 2) indices of parents.
+        rng: draws a spread for each gene.
+        eta: distribution index, not negative; the larger, the nearer the children are to their parents.
+
+    Returns:
+        Children (2m, d): rows 2i and 2i + 1 are of pair i, and have its mean.
+
+    Raises:
+        ValueError: eta out of its range, or pairs of another shape.
+    """
+    if not eta >= 0:
+        raise ValueError(f"eta must not be negative, got {eta}")
+    children = _first_as_parents(parents, pairs)
+    for i, (first, second) in enumerate(pairs):
+        half = rng.random(parents.shape[1])  # (d,) u ~ U[0, 1), then β, then half the children's difference
+        half *= 2
+        beyond = half > 1
+        np.subtract(2, half, out=half, where=beyond)
+        np.divide(1, half, out=half, where=beyond)
+        half **= 1 / (eta + 1)  # β = (2u)^(1/(η+1)) up to u = 1/2, then (1/(2(1 − u)))^(1/(η+1)); Deb & Agrawal 1995
+        half *= (parents[first] - parents[second]) / 2
+        mean = (parents[first] + parents[second]) / 2
+        np.add(mean, half, out=children[2 * i])
+        np.subtract(mean, half, out=children[2 * i + 1])
     return children
 
 

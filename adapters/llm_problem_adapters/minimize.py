@@ -18,6 +18,7 @@ import numpy as np
 from llm_problem_adapters.base import PENALTY, BaseOptimizer
 from llm_problem_adapters.blas_threads import one_blas_thread
 from llm_problem_adapters.feasibility import finite_constraints, in_order, violations
+from llm_problem_adapters.gradient import wants_gradients
 from llm_problem_adapters.registry import configure
 from llm_problem_adapters.result import Progress, Result
 
@@ -52,6 +53,10 @@ def minimize(
     recommended point that is infeasible gives way to the best feasible one that was seen. Optimizers that have a way of
     their own with constraints are told G, the others losses in that order (see `llm_problem_adapters.feasibility`).
 
+    An optimizer that is given gradients (`takes_gradients`: no black-box optimizer, but a reference) gets them from
+    `problem.value_and_grad(x)` → loss, gradient (d,). One is charged as `gradient_cost` evaluations, 3 by default: the
+    row of its loss, and two of status "gradient" without one.
+
     Args:
         problem: has `dimension`, `x0`, `bounds` ((lower, upper), or None), `sigma`, `evaluate(X)` → (n,)
             losses, and perhaps `penalty`, the finite loss that stands for one that is not where the optimizer
@@ -77,9 +82,9 @@ def minimize(
         stop_reason is "interrupted" and its x the best point seen.
 
     Raises:
-        TypeError: `optimizer` is none of these; an option it does not have.
+        TypeError: `optimizer` is none of these; an option it does not have; gradients wanted of a problem without.
         ValueError: a budget below one, an unknown name, an argument out of range, losses of the wrong shape, a problem
-            of several objectives, racing where there are constraints.
+            of several objectives, racing or gradients where there are constraints.
         Whatever `evaluate` or the callback raises, with the `Result` so far, if any, as its attribute
         `partial_result`.
     """
@@ -107,6 +112,8 @@ def minimize(
     run = _Run(problem, _resolve(optimizer, settings, options), int(budget), seed, callback, keep_x, race)
     if isinstance(optimizer, str):
         run.name = optimizer
+    if hasattr(run.optimizer, "gradient_cost"):
+        _require_gradient(problem, run.name)
     try:
         with one_blas_thread():
             run.search()
@@ -140,6 +147,16 @@ def _resolve(optimizer: Any, settings: dict[str, Any], options: dict[str, Any]) 
     if callable(optimizer):
         return optimizer(**settings, **options)
     raise TypeError(f"optimizer must be a name, an optimizer or a callable that makes one, got {optimizer!r}")
+
+
+def _require_gradient(problem: Any, name: str) -> None:
+    if not callable(getattr(problem, "value_and_grad", None)):
+        raise TypeError(f"{name} takes gradients, and this problem has no value_and_grad")
+    if len(getattr(problem, "constraints", ())):
+        raise ValueError(
+            f"{name} follows the gradient of the loss, which knows nothing of constraints: use an optimizer of "
+            "list_optimizers(gradients=False), or weigh what is constrained in Problem(…, regularisation=…)"
+        )
 
 
 @dataclass(frozen=True)
@@ -193,11 +210,16 @@ class _Run:
 
     def step(self, max_n: int) -> None:
         X = np.asarray(self.optimizer.ask(max_n), dtype=np.float64)
-        if X.ndim != 2 or not 1 <= len(X) <= max_n or X.shape[1] != self.problem.dimension:
+        cost = self.optimizer.gradient_cost if wants_gradients(self.optimizer) else 1  # type: ignore[attr-defined]
+        if X.ndim != 2 or not 1 <= len(X) * cost <= max_n or X.shape[1] != self.problem.dimension:
             raise ValueError(
                 f"the optimizer's ask({max_n}) must return between 1 and {max_n} points of dimension "
                 f"{self.problem.dimension}, got shape {X.shape}"
             )
+        if wants_gradients(self.optimizer):
+            losses, gradients = self.differentiate(X, cost)
+            self.optimizer.tell(X, losses, gradients=gradients)  # type: ignore[call-arg]
+            return
         batch = self.evaluate(X)
         losses, G = batch.losses, batch.G
         if not isinstance(self.optimizer, BaseOptimizer):  # the protocol's losses are finite; ours know the worst
@@ -242,12 +264,29 @@ class _Run:
                 losses[finite], G[finite] = self._losses_and_constraints_of(inside)
             status[np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))] = "ok"
         batch = self._record(X, losses, status, G)
+        self._show(X, batch)
+        return batch
+
+    def differentiate(self, X: np.ndarray, cost: int) -> tuple[np.ndarray, np.ndarray]:
+        """Losses (k,) and their gradients (k, d); recorded as `cost` rows each, the first with the loss."""
+        losses, gradients = np.full((len(X), cost), np.nan), np.full(X.shape, np.nan)
+        for i in np.flatnonzero(np.isfinite(X).all(axis=1)):
+            losses[i, 0], gradients[i] = self.problem.value_and_grad(X[i])
+        status = np.full(losses.shape, "gradient", dtype="<U10")
+        status[:, 0] = np.where(np.isfinite(losses[:, 0]), "ok", "non-finite")
+        rows = np.repeat(X, cost, axis=0)  # (k · cost, d)
+        batch = self._record(rows, losses.ravel(), status.ravel(), None)
+        for x, loss in zip(X, losses[:, 0].tolist(), strict=True):
+            self.found[_digest(x)] = loss, 0.0
+        self._show(rows, batch)
+        return losses[:, 0], gradients
+
+    def _show(self, X: np.ndarray, batch: _Batch) -> None:
         if self.callback is not None:
             violated = None if batch.violations is None else _read_only(batch.violations)
             best = self.best[1] if self.best[2] == 0 else np.inf
-            shown = (_read_only(X), _read_only(losses), batch.seconds, violated)
+            shown = (_read_only(X), _read_only(batch.losses), batch.seconds, violated)
             self.callback(Progress(self.evaluations, self.budget, best, *shown))
-        return batch
 
     def _losses_of(self, X: np.ndarray) -> np.ndarray:
         losses = np.array(self.problem.evaluate(X), dtype=np.float64)

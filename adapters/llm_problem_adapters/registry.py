@@ -15,20 +15,39 @@ WHERE_ALL_ARE = "; `llm-problem list --optimizers` and list_optimizers() name al
 
 # Name → module and class (and the classmethod that configures it) in this package; imported when used.
 OWN: dict[str, tuple[str, str]] = {
+    "adam": ("gradient", "Adam"),
+    "differential-evolution": ("differential_evolution", "DifferentialEvolution"),
+    "evolution-strategy": ("evolution_strategy", "EvolutionStrategy"),
     "genetic-algorithm": ("genetic_algorithm", "GeneticAlgorithm"),
     "genetic-algorithm-document": ("genetic_algorithm", "GeneticAlgorithm.document"),
+    "genetic-algorithm-improved": ("genetic_algorithm_improved", "ImprovedGeneticAlgorithm"),
+    "hybrid": ("hybrid", "Hybrid"),
+    "natural-evolution-strategy": ("natural_evolution_strategy", "NaturalEvolutionStrategy"),
     "particle-swarm": ("particle_swarm", "ParticleSwarm"),
     "random-search": ("random_search", "RandomSearch"),
     "simulated-annealing": ("simulated_annealing", "SimulatedAnnealing"),
+    "spsa": ("spsa", "SPSA"),
 }
 
+# Those that are given gradients: no black-box optimizers, but references for them.
+WITH_GRADIENTS = frozenset({"adam", "hybrid"})
 
-def list_optimizers(pattern: str = "*") -> list[str]:
+
+def takes_gradients(name: str) -> bool:
+    """Whether the optimizer of that name is given gradients, so that it is a reference and no black-box optimizer."""
+    return name in WITH_GRADIENTS
+
+
+def list_optimizers(pattern: str = "*", *, gradients: bool = True) -> list[str]:
     """The names `make_optimizer` takes that match a shell pattern ("nevergrad:*DE"), own ones first.
 
     Those of a library that is not installed are left out. Listing Nevergrad's imports Nevergrad.
+
+    Args:
+        pattern: of the names.
+        gradients: whether those are listed too that are given gradients (`takes_gradients`): "adam" and "hybrid".
     """
-    names = list(OWN)
+    names = [name for name in OWN if gradients or not takes_gradients(name)]
     if _installed("cma"):
         names += ["cma", "cma-diagonal"]
     if _installed("pymoo"):

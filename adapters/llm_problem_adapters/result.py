@@ -42,7 +42,7 @@ class Result:
     optimizer: str
     seed: int
     X: np.ndarray | None = field(default=None)  # (evaluations, d) with keep_x, else None
-    losses: np.ndarray = field(default_factory=lambda: np.empty(0))  # (evaluations,) raw; NaN where censored
+    losses: np.ndarray = field(default_factory=lambda: np.empty(0))  # (evaluations,) raw; NaN if not "ok"
     status: np.ndarray = field(default_factory=lambda: np.empty(0, dtype="<U10"))  # (evaluations,) see `history`
     batches: tuple[tuple[int, float], ...] = ()  # of each batch: number of points, seconds at its end
     violation: float = 0.0  # of x, Σ max(G, 0); 0 where it is feasible
@@ -53,13 +53,19 @@ class Result:
         """Whether x keeps to the constraints, if there are any."""
         return self.violation == 0
 
+    @property
+    def used_gradients(self) -> bool:
+        """Whether the optimizer was given gradients: a reference for black-box search, and none itself."""
+        return bool((self.status == "gradient").any())
+
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an evaluation.
 
         Columns: evaluation (from 1), batch (from 1: the points of one ask), loss (raw), best_loss (so far, of a
-        feasible point; inf before the first finite one), status ("ok", "non-finite" or "censored"), seconds (from the
-        start to the end of its batch); with constraints violation (Σ max(G, 0), 0 where feasible).
+        feasible point; inf before the first finite one), status ("ok", "non-finite", "censored", or "gradient" for an
+        evaluation that the gradient of the last "ok" one is charged as), seconds (from the start to the end of its
+        batch); with constraints violation (Σ max(G, 0), 0 where feasible).
         """
         return _history(self.losses, self.status, self.batches, self.violations)
 
@@ -68,7 +74,9 @@ class Result:
             f"Result(loss={self.loss:.6g}, best_loss={self.best_loss:.6g}, "
             + (f"feasible={self.feasible}, violation={self.violation:.3g}, " if self.violations is not None else "")
             + f"evaluations={self.evaluations}, "
-            f"optimizer={self.optimizer!r}, seed={self.seed}, stop_reason={self.stop_reason!r}, "
+            f"optimizer={self.optimizer!r}, "
+            + ("used_gradients=True, " if self.used_gradients else "")
+            + f"seed={self.seed}, stop_reason={self.stop_reason!r}, "
             f"seconds={self.seconds:.3g}, dimension={self.x.size})"
         )
 

@@ -11,7 +11,7 @@ from llm_problem_adapters import BaseOptimizer, RandomSearch, SimulatedAnnealing
 from llm_problem_adapters.feasibility import INFEASIBLE, behind_the_worst, finite_constraints, in_order, violations
 from llm_problem_adapters.pymoo_optimizer import ALGORITHMS
 
-OWN = [name for name in list_optimizers() if ":" not in name]
+OWN = [name for name in list_optimizers(gradients=False) if ":" not in name]
 NEVERGRAD = ["CMA", "DE", "NGOpt", "OnePlusOne", "PSO", "Powell", "RandomSearch", "SPSA", "TBPSA", "TwoPointsDE"]
 NAMES = [*OWN, *(f"pymoo:{name}" for name in ALGORITHMS), *(f"nevergrad:{name}" for name in NEVERGRAD)]
 

@@ -116,6 +116,50 @@ def test_uniform_crossover_mixes_at_its_rate(rate):
     np.testing.assert_array_equal(children[1], 1 - children[0])
 
 
+def test_blend_children_are_uniform_on_the_extended_interval():
+    parents, alpha = np.array([[1.0], [3.0]]).repeat(20_000, axis=1), 0.3
+    children = operators.blend_crossover(parents, np.array([[1, 0]]), np.random.default_rng(2), alpha=alpha)
+    assert children.shape == (2, 20_000)
+    for child in children:  # from 1 − 0.3·2 to 3 + 0.3·2
+        assert stats.kstest(child, stats.uniform(0.4, 3.2).cdf).pvalue > 1e-3
+    assert abs(np.corrcoef(children)[0, 1]) < 0.03
+    same = operators.blend_crossover(parents[:1], np.array([[0, 0]]), np.random.default_rng(2))
+    np.testing.assert_array_equal(same, 1.0)
+
+
+def test_blending_at_0366_keeps_the_variance():
+    rng = np.random.default_rng(2)
+    parents = rng.standard_normal((200, 400))
+    pairs = operators.random_pairs(200, 200, rng)
+    ratios = [
+        operators.blend_crossover(parents, pairs, rng, alpha=alpha).var() / parents.var()
+        for alpha in (0.0, (np.sqrt(3) - 1) / 2, 0.5)
+    ]
+    # Of a difference I ~ N(0, 2): the middle has the variance 1/2, a uniform width (1 + 2α)·I adds (1 + 2α)²/6.
+    np.testing.assert_allclose(ratios, [0.5 + 1 / 6, 1.0, 0.5 + 4 / 6], rtol=0.02)
+
+
+@given(seeds, st.floats(0, 30))
+def test_simulated_binary_children_have_their_parents_mean(seed, eta):
+    rng = np.random.default_rng(seed)
+    parents = rng.standard_normal((3, 9))
+    pairs = operators.random_pairs(3, 4, rng)
+    children = operators.simulated_binary_crossover(parents, pairs, rng, eta=eta)
+    np.testing.assert_allclose(children[0::2] + children[1::2], parents[pairs].sum(axis=1), atol=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.0, 2.0, 15.0])
+def test_the_spread_of_simulated_binary_children_is_deb_and_agrawals(eta):
+    """P(β ≤ b) = b^(η+1)/2 up to 1, and 1 − b^−(η+1)/2 beyond."""
+    parents = np.array([[1.0], [-1.0]]).repeat(20_000, axis=1)
+    first, _ = operators.simulated_binary_crossover(parents, np.array([[0, 1]]), np.random.default_rng(4), eta=eta)
+
+    def distribution(b):
+        return np.where(b <= 1, 0.5 * np.minimum(b, 1) ** (eta + 1), 1 - 0.5 * np.maximum(b, 1) ** -(eta + 1))
+
+    assert stats.kstest(first, distribution).pvalue > 1e-3
+
+
 def test_mutation_is_gaussian_with_a_strength_a_gene():
     std = np.repeat([0.5, 2.0], 20_000)
     moved = operators.gaussian_mutation(np.full((1, 40_000), 3.0), std, np.random.default_rng(5))
@@ -151,6 +195,10 @@ def test_bad_arguments_are_named():
         operators.uniform_crossover(parents, pairs, rng, rate=1.5)
     with pytest.raises(ValueError, match=r"pairs must have shape \(m, 2\), got \(2,\)"):
         operators.uniform_crossover(parents, pairs[0], rng)
+    with pytest.raises(ValueError, match=r"alpha must not be negative, got -0.1"):
+        operators.blend_crossover(parents, pairs, rng, alpha=-0.1)
+    with pytest.raises(ValueError, match=r"eta must not be negative, got nan"):
+        operators.simulated_binary_crossover(parents, pairs, rng, eta=np.nan)
     with pytest.raises(ValueError, match=r"probability must be in \[0, 1\], got -1"):
         operators.gaussian_mutation(parents, 1.0, rng, probability=-1)
     with pytest.raises(ValueError, match="std must not be negative"):
@@ -161,7 +209,12 @@ def test_a_million_genes_need_little_beside_the_result():
     d, m = 1_000_000, 4
     parents, rng = np.zeros((3, d)), np.random.default_rng(0)
     pairs = operators.random_pairs(3, m, rng)
-    for operator in (operators.single_point_crossover, operators.uniform_crossover):
+    for operator in (
+        operators.single_point_crossover,
+        operators.uniform_crossover,
+        operators.blend_crossover,
+        operators.simulated_binary_crossover,
+    ):
         tracemalloc.start()
         children = operator(parents, pairs, rng)
         operators.gaussian_mutation(children, 0.1, rng, probability=0.5, out=children)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llm_problem_adapters import list_optimizers, make_optimizer
+from llm_problem_adapters import list_optimizers, make_optimizer, takes_gradients
 from llm_problem_adapters.registry import OWN
 
 SETTINGS = {"dimension": 3, "x0": 0.0, "bounds": (-5, 5), "sigma": 1.0, "horizon": 40}
@@ -16,6 +16,14 @@ def test_names():
     assert len(names) == len(set(names)) > 500
     assert names[: len(OWN)] == list(OWN)
     assert {"cma", "cma-diagonal", "pymoo:CMAES", "nevergrad:NGOpt", "genetic-algorithm-document"} <= set(names)
+
+
+def test_what_takes_gradients_is_marked_and_can_be_left_out():
+    without = list_optimizers(gradients=False)
+    assert [name for name in list_optimizers() if name not in without] == ["adam", "hybrid"]
+    for name in OWN:
+        optimizer = make_optimizer(name, **SETTINGS)
+        assert takes_gradients(name) == hasattr(optimizer, "gradient_cost") == (name not in without)
 
 
 def test_pattern():
