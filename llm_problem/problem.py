@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_problem.batches import Batches
+from llm_problem.calibration import calibrated
 from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.export.exporting import Exporting
@@ -120,6 +121,7 @@ class Problem(Exporting):
         self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
         self._fingerprint: str | None = None
         self._closed = False
+        self._spec, self._subspace = calibrated(spec, loaded, self._subspace, self.batch("search"), memory_limit)
         self._evaluator, self._why = choose_evaluator(
             loaded,
             self._subspace,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llm_problem.calibration import calibration_card
 from llm_problem.models.quantised import kinds
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def problem_card(problem: Problem, why: str) -> dict[str, Any]:
         **extras,
         "bounds": [-spec.bound, spec.bound],
         "sigma": problem.sigma,
+        **calibration_card(spec, evaluator, search),
         "seed": spec.seed,
         "quantised": kinds(problem.model),
         # A pair keeps its own precision.

@@ -34,11 +34,15 @@ class ProblemSpec:
         seed: draws the search examples and a random basis.
         minibatch: examples of a numbered minibatch (`evaluate(X, sample=k)`), None where there are none.
         dtype: of the matrix products that are run for each candidate ("float32", "bfloat16").
-        evaluator: "auto", "serial" or "replay"; their values agree to about 1e-6 nats.
+        evaluator: "auto", "serial" or "replay"; their losses agree to about 1e-6 nats at x = 0 and 1e-5
+            some units from it, which is what single precision rounds.
         bound: the search box is [−bound, bound] in every coordinate.
         penalty: what optimizers are told where the loss is not finite.
         id: the registered name, or None.
         instance: variation k of a registered problem; part of its id.
+        units: factors that multiply the parts of x before the subspace sees them, one for each of its blocks; None has
+            them measured when a problem is built (see `llm_problem.calibration`), whose own description then holds
+            them. Set it to None again in a copy that changes the model, the task or the subspace.
         regularisation: what is added to the first objective, weight by quantity, sorted by name.
         constraints: what is limited, largest value by quantity, sorted by name.
         neutral_text: what drift is read on; None where nothing needs it, else the embedded prose by default.
@@ -56,6 +60,7 @@ class ProblemSpec:
     penalty: float = 1e6
     id: str | None = None
     instance: int = 0
+    units: tuple[float, ...] | None = None
     regularisation: Pairs = ()
     constraints: Pairs = ()
     neutral_text: Data | None = None
@@ -87,6 +92,8 @@ class ProblemSpec:
             raise ValueError(f"bound must be positive and finite, got {self.bound!r}")
         if not abs(self.penalty) < float("inf"):
             raise ValueError(f"penalty must be finite, got {self.penalty!r}")
+        if self.units is not None:
+            object.__setattr__(self, "units", _checked_units(self.units))
 
     @property
     def minimised(self) -> frozenset[str]:
@@ -161,6 +168,16 @@ class ProblemSpec:
         """sha256 (64 hex digits) over what decides the subspace's basis, for a model with this identity."""
         values = {"subspace": _without_paths(_plain(self.subspace)), "seed": self.seed, "model": model_identity}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _checked_units(units: Any) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(unit) for unit in units)
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or isinstance(units, str) or not all(0 < unit < float("inf") for unit in numbers):
+        raise ValueError(f"units must be positive and finite numbers, or None to have them measured, got {units!r}")
+    return numbers
 
 
 def _plain(value: Any) -> Any:

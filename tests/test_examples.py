@@ -32,7 +32,7 @@ def test_framework_scripts_improve_on_the_pretrained_model(script, tmp_path):
 
 def test_a_pymoo_script_changes_its_problem_and_nothing_else():
     for text in ((EXAMPLES / "pymoo_script.py").read_text(), (EXAMPLES.parent / "README.md").read_text()):
-        assert 'minimize(problem, PSO(), ("n_eval", 100), seed=1)' in text
+        assert 'minimize(problem, PSO(), ("n_eval", 300), seed=1)' in text
 
 
 def test_own_data_runs_on_its_small_file(tmp_path):

@@ -106,10 +106,6 @@ class EncoderDecoderEvaluator(SerialEvaluator):
         """Bytes that may be kept."""
         return MEMORY if self._memory is None else self._memory
 
-    def one_by_one(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
-        """The same, under the name that `ReplayEvaluator` has for it: here candidates are always alone."""
-        return self.log_probs(X, batch)
-
     def _read(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         if changed is not None:
             return super()._read(batch, changed)  # gradients take the stock way

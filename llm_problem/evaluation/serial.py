@@ -54,6 +54,10 @@ class SerialEvaluator:
                     values[i] = self._read(batch).cpu().numpy()
         return values
 
+    def one_by_one(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """The same; evaluators that run candidates together or keep things of a batch do without here."""
+        return self.log_probs(X, batch)
+
     def memory(self, batch: TokenBatch) -> dict[str, int]:
         """Bytes of packed weights and of what is kept between evaluations of a batch: none."""
         return {"packed_weights": 0, "kept_activations": 0}

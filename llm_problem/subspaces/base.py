@@ -23,8 +23,9 @@ from llm_problem.subspaces.deltas import Delta
 class Subspace(ABC):
     """Base of all descriptions.
 
-    `scale` multiplies the map: a larger one makes a unit of x a larger step. None takes each subspace's own rule,
-    which is meant to make one unit a step that optimizers' defaults can work with.
+    `scale` multiplies the map: a larger one makes a unit of x a larger step. None takes each subspace's own rule, from
+    which a problem goes on to measure the unit that it works with (`llm_problem.calibration`); a scale that is given is
+    kept as it is.
     """
 
     kind: ClassVar[str] = ""

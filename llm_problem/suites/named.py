@@ -44,6 +44,25 @@ def _bad_good(search_size: int) -> Task:
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
+# As `python -m llm_problem.suites.units` measured them, in instance 0.
+_UNITS: dict[str, tuple[float, ...]] = {
+    "smollm2-135m-prose-lora-xs-d64-v1": (1.3,),
+    "smollm2-135m-sentiment-lora-xs-d128-v1": (1.8,),
+    "smollm2-135m-sentiment-lora-xs-d256-v1": (1.7,),
+    "smollm2-135m-sentiment-lora-xs-d32-v1": (1.5,),
+    "smollm2-135m-sentiment-lora-xs-d64-v1": (0.24,),
+    "smollm2-135m-sentiment-random-d64-v1": (1.4,),
+    "tiny-bert-prose-lora-xs-d32-v1": (1.2,),
+    "tiny-bert-prose-random-d32-v1": (1.4,),
+    "tiny-bert-sentiment-lora-xs-d128-v1": (1.9,),
+    "tiny-gpt2-prose-full-d334464-v1": (1.5,),
+    "tiny-gpt2-prose-lora-xs-d32-v1": (2.4,),
+    "tiny-gpt2-prose-lora-xs-d512-v1": (0.78,),
+    "tiny-gpt2-prose-random-d64-v1": (0.8,),
+    "tiny-gpt2-sentiment-lora-xs-d128-v1": (0.52,),
+}
+
+
 def _problems() -> dict[str, tuple[str, partial[Task], Subspace]]:
     """id → model, task (made when asked for, since it reads its data), subspace."""
     return {
@@ -76,11 +95,11 @@ def _problems() -> dict[str, tuple[str, partial[Task], Subspace]]:
     }
 
 
-def _spec(model: str, task: partial[Task], subspace: Subspace) -> ProblemSpec:
-    return ProblemSpec(model, task(), subspace)
+def _spec(id: str, model: str, task: partial[Task], subspace: Subspace) -> ProblemSpec:
+    return ProblemSpec(model, task(), subspace, units=_UNITS.get(id))
 
 
 def register_all() -> None:
     """Register every problem of this file; called once, when the package is imported."""
     for id, (model, task, subspace) in _problems().items():
-        register(id, partial(_spec, model, task, subspace))
+        register(id, partial(_spec, id, model, task, subspace))

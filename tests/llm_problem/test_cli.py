@@ -297,10 +297,11 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, change_losses):
 
 
 def test_an_interruption_while_the_result_is_measured_keeps_the_search(tmp_path, monkeypatch):
-    metrics = lp.Problem.metrics
+    metrics, calls = lp.Problem.metrics, []
 
     def interrupt(problem, x, split="test"):
-        if np.any(x):
+        calls.append(x)
+        if len(calls) > 1:  # the first is of the pretrained model
             raise KeyboardInterrupt
         return metrics(problem, x, split)
 

@@ -89,6 +89,17 @@ def test_sampling_starts_at_the_pretrained_model_and_is_spread_by_sigma(face):
     assert uniform.std() > 2.8  # what pymoo would do by itself
 
 
+def test_both_faces_have_the_same_bounds_start_and_spread(face, problem):
+    nevergrad = problem.to_nevergrad().parametrization
+    np.testing.assert_array_equal(np.stack(face.bounds()), np.stack(nevergrad.bounds))
+    np.testing.assert_array_equal(face.sampling.x0, nevergrad.value)
+    assert face.sampling.sigma == nevergrad.sigma.value == problem.sigma
+    nevergrad.random_state.seed(0)
+    theirs = np.array([nevergrad.sample().value for _ in range(300)])
+    ours = face.sampling.do(face, 301, random_state=np.random.default_rng(0)).get("X")[1:]
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.05)
+
+
 def test_sampling_stays_inside_narrow_bounds(face):
     face.xl, face.xu = -0.1 * np.ones(face.n_var), 0.1 * np.ones(face.n_var)
     X = face.sampling.do(face, 50, random_state=np.random.default_rng(0)).get("X")

