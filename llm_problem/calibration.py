@@ -4,17 +4,17 @@ A unit of x is such that at x ~ N(0, I) the median over draws of
 
     KL(p_0 ‖ p_x) = Σ_k p_0(k) (log p_0(k) − log p_x(k)),   averaged over the places that are read,
 
-is a set number of nats, p_0 being the pretrained model's prediction and p_x the moved one's. Where answers compete
-(several an example), p is over the answers as the task scores them; else over the vocabulary, at some of the positions
-that are scored. This direction weighs what the pretrained model holds likely, and does not burst where the moved model
-rules out what was unlikely anyway.
+is TARGET nats, p_0 and p_x being the pretrained and the moved model's predictions over the vocabulary at some of the
+positions that the task scores. This direction weighs what the pretrained model holds likely, and does not burst where
+the moved model rules out what was unlikely anyway. The vocabulary is the ruler of label tasks too: over a few answers
+the divergence saturates where the pretrained model is sure of one, and the same amount is then a long step on one
+problem and a short one on another.
 
 A problem whose description names no `units` is measured when it is built, from PAIRS pairs ±x of fixed draws on a
 fixed part of the search examples. Each block of x is first given a unit of its own, by which it would reach its share
 of the amount alone; then all of them are multiplied by one number. One trial of a number takes 2 · PAIRS evaluations;
 three to five trials find it as a rule, MOST_TRIALS bound each search, and with b > 1 blocks there are b + 1 of them.
-Where answers compete, one more trial looks at the vocabulary: a unit that moves all words by more than MOST_MOVED
-before it moves the answers by their amount is too long a step, and is found anew as the one that moves words so far.
+A block whose unit means something by itself (`Subspace.keeps_unit`) keeps it, and the others reach their share alone.
 """
 
 from __future__ import annotations
@@ -32,12 +32,9 @@ from llm_problem.models.loading import LoadedModel
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.scaled import ScaledSubspace
-from llm_problem.tasks.base import Task
 from llm_problem.tasks.batch import TokenBatch
 
-# Nats, by what predictions are over (`python -m llm_problem_adapters.experiments.step_sizes`).
-TARGETS = {"classes": 0.03, "vocabulary": 0.15}
-MOST_MOVED = 2.0  # nats over the vocabulary, where classes have the say
+TARGET = 0.2  # nats, chosen by `python -m llm_problem_adapters.experiments.step_sizes`
 
 PAIRS = 8  # of draws x and −x
 EXAMPLES, TOKENS = 32, 1024  # at most, of the search examples that are read
@@ -57,8 +54,8 @@ def calibrated(
 ) -> tuple[ProblemSpec, BoundSubspace]:
     """The description with its units, and the subspace in these units.
 
-    Units that the description names are taken as they are, and a subspace whose `scale` was given keeps it. What is
-    measured does not depend on the evaluator or the precision that the description asks for.
+    Units that the description names are taken as they are. What is measured does not depend on the evaluator or the
+    precision that the description asks for.
 
     Args:
         spec: the description.
@@ -70,86 +67,85 @@ def calibrated(
     Raises:
         ValueError: the description's units are more or fewer than the blocks of x.
     """
-    units = spec.units
-    if units is None and spec.subspace.scale is not None:
-        units = (1.0,) * len(_sizes(bound))
-    if units is None:
-        units = measure(spec.task, loaded, bound, search, memory)
+    kept = kept_units(spec, bound)
+    units = spec.units or ((1.0,) * len(kept) if all(kept) else measure(loaded, bound, search, kept, memory))
     return dataclasses.replace(spec, units=units), ScaledSubspace(bound, units)
 
 
 def measure(
-    task: Task, loaded: LoadedModel, bound: BoundSubspace, search: TokenBatch, memory: int | None = None
+    loaded: LoadedModel,
+    bound: BoundSubspace,
+    search: TokenBatch,
+    kept: Sequence[bool] = (False,),
+    memory: int | None = None,
 ) -> tuple[float, ...]:
-    """The unit of each block of x, to two significant digits; warns where a subspace cannot move predictions so far."""
+    """The unit of each block of x, to two significant digits; warns where a subspace cannot move predictions so far.
+
+    Args:
+        loaded: the model.
+        bound: the subspace on it.
+        search: the search examples.
+        kept: for each block, whether its unit stays 1.
+        memory: limit in bytes of the evaluator that measures.
+    """
     examples, sizes = _some_examples(search), _sizes(bound)
     evaluator, _ = choose_evaluator(loaded, bound, examples, "auto", memory=memory)
-    over = _over(examples)
-    rulers, limits = [Ruler(task, evaluator, examples, over)], [TARGETS[over]]
-    if over == "classes":
-        rulers, limits = [*rulers, Ruler(task, evaluator, examples, "vocabulary")], [*limits, MOST_MOVED]
-    if not all(np.isfinite(ruler.start).all() for ruler in rulers):
+    ruler = Ruler(evaluator, examples)
+    if not np.isfinite(ruler.start).all():
         warnings.warn("the pretrained model's predictions are not finite: x is not calibrated", stacklevel=5)
         return (1.0,) * len(sizes)
 
     def solve(steps: np.ndarray, share: float, what: str) -> float:
-        kls = [lambda step, ruler=ruler: ruler.kl(step * steps, sizes) for ruler in rulers]
-        return _solve(kls, [share * limit for limit in limits], what)
+        return _solve(lambda step: ruler.kl(step * steps, sizes), share * TARGET, what)
 
-    units = np.ones(len(sizes))
-    if len(sizes) > 1:
-        for block, alone in enumerate(np.eye(len(sizes))):
-            units[block] = solve(alone, 1 / len(sizes), f"part {block} of x")
-    units *= solve(units, 1.0, "x")
-    return tuple(float(f"{unit:.1e}") for unit in units)
+    free = np.flatnonzero(~np.array(kept))
+    steps = np.zeros(len(sizes))  # of the free blocks; the others stand still
+    steps[free] = 1.0
+    if len(free) > 1:
+        for block in free:
+            steps[block] = solve(np.eye(len(sizes))[block], 1 / len(sizes), f"part {block} of x")
+    steps *= solve(steps, len(free) / len(sizes), "x")
+    return tuple(1.0 if keeps else float(f"{step:.1e}") for keeps, step in zip(kept, steps, strict=True))
+
+
+def kept_units(spec: ProblemSpec, bound: BoundSubspace) -> tuple[bool, ...]:
+    """For each block of x, whether its unit is the subspace's own."""
+    return bound.kept or (spec.subspace.keeps_unit,) * len(_sizes(bound))
 
 
 def calibration_card(spec: ProblemSpec, evaluator: SerialEvaluator, search: TokenBatch) -> dict[str, Any]:
-    """For a card: the units, the amount they were made for (None where the scale was given), and what is measured."""
-    over, kl = typical_kl(spec.task, evaluator, search)
+    """For a card: the units, the amount they were made for (None where some are kept), and what is measured."""
     return {
         "units": list(spec.units or ()),
-        "kl_over": over,
-        "kl_target": TARGETS[over] if spec.subspace.scale is None else None,
-        "kl_measured": kl,
+        "kl_target": None if any(kept_units(spec, evaluator.subspace)) else TARGET,
+        "kl_measured": typical_kl(evaluator, search),
     }
 
 
-def typical_kl(task: Task, evaluator: SerialEvaluator, search: TokenBatch, step: float = 1.0) -> tuple[str, float]:
-    """What predictions are over ("classes" or "vocabulary"), and the median KL at x ~ N(0, step² I) in nats."""
-    examples = _some_examples(search)
-    ruler = Ruler(task, evaluator, examples, _over(examples))
-    return ruler.over, ruler.kl(np.array([step]), (evaluator.subspace.dimension,))
+def typical_kl(evaluator: SerialEvaluator, search: TokenBatch, step: float = 1.0) -> float:
+    """The median KL at x ~ N(0, step² I) in nats per position."""
+    ruler = Ruler(evaluator, _some_examples(search))
+    return ruler.kl(np.array([step]), (evaluator.subspace.dimension,))
 
 
 class Ruler:
-    """How far x moves the model's predictions.
+    """How far x moves the model's predictions of words.
 
     Args:
-        task: scores the answers.
         evaluator: gives log-probabilities.
-        examples: what the model reads.
-        over: "classes", for the answers of each example, or "vocabulary", for all words at some of the places read.
+        examples: what the model reads; some of the places that are scored there are looked at.
     """
 
-    def __init__(self, task: Task, evaluator: SerialEvaluator, examples: TokenBatch, over: str) -> None:
-        self.task, self.evaluator, self.over = task, evaluator, over
-        self.batch = examples
-        if over == "vocabulary":
-            head = evaluator.model.model.get_output_embeddings()
-            self.batch = _whole_vocabulary(examples, int(head.weight.shape[0]))
+    def __init__(self, evaluator: SerialEvaluator, examples: TokenBatch) -> None:
+        self.evaluator = evaluator
+        head = evaluator.model.model.get_output_embeddings()
+        self.batch = _whole_vocabulary(examples, int(head.weight.shape[0]))
         zero = np.zeros((1, evaluator.subspace.dimension))
-        self.start = self.predictions(evaluator.one_by_one(zero, self.batch)[0])
+        self.start = self._predictions(evaluator.one_by_one(zero, self.batch)[0])
 
-    def predictions(self, log_probs: np.ndarray) -> np.ndarray:
-        """log p (places, outcomes) from the entries' values (E,)."""
-        if self.over == "vocabulary":
-            return log_probs.reshape(self.batch.examples, -1)
-        losses = [
-            self.task.example_losses(log_probs, dataclasses.replace(self.batch, label=np.full(self.batch.examples, k)))
-            for k in range(int(self.batch.answer.max()) + 1)
-        ]
-        return -np.stack([loss for loss, _ in losses], axis=1)  # the loss is −log p of the right answer
+    def _predictions(self, log_probs: np.ndarray) -> np.ndarray:
+        """log p (places, vocabulary) from the entries' values (E,)."""
+        return log_probs.reshape(self.batch.examples, -1)
 
     def kl(self, steps: np.ndarray, sizes: Sequence[int]) -> float:
         """The median over the draws, in nats; infinite where half of them break the model.
@@ -165,7 +161,7 @@ class Ruler:
         for first in range(0, PAIRS, pairs):
             X = np.stack([_draw(k, dimension) for k in range(first, min(first + pairs, PAIRS))]) * factors
             for values in self.evaluator.one_by_one(np.concatenate([X, -X]), self.batch):
-                found.append(divergence(self.start, self.predictions(values)))
+                found.append(divergence(self.start, self._predictions(values)))
         return float(np.median(found))
 
 
@@ -180,10 +176,6 @@ def divergence(before: np.ndarray, after: np.ndarray) -> float:
 
 def _sizes(bound: BoundSubspace) -> tuple[int, ...]:
     return bound.blocks or (bound.dimension,)
-
-
-def _over(examples: TokenBatch) -> str:
-    return "classes" if examples.answer.max() > 0 else "vocabulary"
 
 
 def _draw(number: int, dimension: int) -> np.ndarray:
@@ -230,21 +222,18 @@ def _whole_vocabulary(batch: TokenBatch, vocabulary: int) -> TokenBatch:
     )
 
 
-def _solve(kls: Sequence[Callable[[float], float]], limits: Sequence[float], what: str) -> float:
-    """The step at which the first KL is at its limit and the others are at most at theirs.
+def _solve(kl: Callable[[float], float], target: float, what: str) -> float:
+    """The step at which the KL is at its target.
 
-    Where there is none, a warning, and the step at which the last KL is at its limit, or, where it saturates before,
-    at SATURATED of the most that it reaches; 1 where nothing is moved.
+    Where it saturates before, a warning, and the step at SATURATED of the most that it reaches; 1 where nothing moves.
     """
-    step, most = crossing(kls[0], limits[0])
-    if step is not None and all(kl(step) <= limit for kl, limit in zip(kls[1:], limits[1:], strict=True)):
+    step, most = crossing(kl, target)
+    if step is not None:
         return step
-    if len(kls) > 1:
-        step, most = crossing(kls[-1], limits[-1])
-    if step is None and most > NOTHING:
-        step, _ = crossing(kls[-1], SATURATED * most)
+    if most > NOTHING:
+        step, _ = crossing(kl, SATURATED * most)
     warnings.warn(
-        f"no sensible step of {what} moves the model's predictions by {limits[0]:.2g} nats, as a unit should; "
+        f"no step of {what} moves the model's predictions by {target:.2g} nats, as a unit should; "
         + ("they hardly move at all, and it is not calibrated" if step is None else "it gets the longest sensible one"),
         stacklevel=7,
     )

@@ -55,6 +55,10 @@ class AdapterMix(Subspace):
             )
         self._set(adapters=folders)
 
+    @property
+    def keeps_unit(self) -> bool:
+        return True
+
     def bind(self, model: LoadedModel, seed: int) -> BoundAdapterMix:
         return BoundAdapterMix(self, model)
 

@@ -42,6 +42,11 @@ class Subspace(ABC):
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def keeps_unit(self) -> bool:
+        """Whether a unit of x is as long as this description says, and is not measured by a problem."""
+        return self.scale is not None
+
     @abstractmethod
     def bind(self, model: LoadedModel, seed: int) -> BoundSubspace:
         """The map on this model; a random basis follows from `seed` alone.
@@ -61,6 +66,8 @@ class BoundSubspace(ABC):
     """Token ids that stand before every sequence (before an encoder-decoder's sources), where x moves a prompt."""
     blocks: tuple[int, ...] = ()
     """Sizes of the parts of x that have a scale of their own, in order; empty for one part."""
+    kept: tuple[bool, ...] = ()
+    """For each of these parts, whether its unit is kept; empty where the description alone says so."""
 
     @abstractmethod
     def deltas(self, X: torch.Tensor) -> list[Delta]:

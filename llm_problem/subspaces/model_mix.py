@@ -79,6 +79,10 @@ class ModelMix(Subspace):
             raise ValueError(f"a model is given twice: of {', '.join(m.source for m in mixed)} some are the same")
         self._set(models=mixed)
 
+    @property
+    def keeps_unit(self) -> bool:
+        return True
+
     def bind(self, model: LoadedModel, seed: int) -> BoundModelMix:
         if found := kinds(model.model):
             raise ValueError(f"a quantised model ({', '.join(found)}) cannot be mixed tensor by tensor: mix adapters")

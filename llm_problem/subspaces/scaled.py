@@ -30,7 +30,7 @@ class ScaledSubspace(BoundSubspace):
         self.inner: Any = inner  # with what is its own kind's alone
         self.units = tuple(units)
         self.dimension, self.parameters = inner.dimension, inner.parameters
-        self.prompt, self.blocks = inner.prompt, inner.blocks
+        self.prompt, self.blocks, self.kept = inner.prompt, inner.blocks, inner.kept
         # One number where there is one block: a vector of all coordinates may be as large as the model.
         self._units = torch.from_numpy(np.repeat(units, sizes) if len(sizes) > 1 else np.array(units))  # (d,) or (1,)
 

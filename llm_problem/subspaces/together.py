@@ -23,7 +23,8 @@ class Together(Subspace):
     Args:
         parts: two or more subspaces, none of them Together itself (name its parts instead). Where two move the same
             weight, their changes add up.
-        scale: by which x is multiplied, beside the parts' own scales. None is 1: each part's unit is its own.
+        scale: by which x is multiplied, beside the parts' own scales. None leaves each part its unit, which a problem
+            measures where the part's own scale is None.
 
     The dimension is the sum of theirs. Each part has a seed of its own, so that two equal parts have different bases.
     One part at most may bring a prompt.
@@ -50,17 +51,20 @@ class Together(Subspace):
         with_prompt = [part.kind for part, b in zip(self.parts, bound, strict=True) if b.prompt]
         if len(with_prompt) > 1:
             raise ValueError(f"only one part may bring a prompt, these do: {', '.join(with_prompt)}")
-        return BoundTogether(bound, self.scale or 1.0, model.model.device)
+        kept = [self.keeps_unit or part.keeps_unit for part in self.parts]
+        return BoundTogether(bound, kept, self.scale or 1.0, model.model.device)
 
 
 class BoundTogether(BoundSubspace):
     """The parts' own maps, each of its slice of x."""
 
-    def __init__(self, parts: list[BoundSubspace], scale: float, device: torch.device) -> None:
+    def __init__(self, parts: list[BoundSubspace], kept: list[bool], scale: float, device: torch.device) -> None:
         self.parts = parts
         self.sizes = [part.dimension for part in parts]
         self.dimension = sum(self.sizes)
-        self.blocks = tuple(size for part in parts for size in (part.blocks or (part.dimension,)))
+        sizes = [part.blocks or (part.dimension,) for part in parts]
+        self.blocks = tuple(size for of_part in sizes for size in of_part)
+        self.kept = tuple(keeps for keeps, of_part in zip(kept, sizes, strict=True) for _ in of_part)
         self.parameters = tuple(dict.fromkeys(name for part in parts for name in part.parameters))
         self.prompt = next((part.prompt for part in parts if part.prompt), ())
         self.scale = torch.tensor([scale], dtype=torch.float64, device=device)

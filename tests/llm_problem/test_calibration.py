@@ -15,7 +15,23 @@ from scipy.stats import entropy
 import llm_problem as lp
 from llm_problem import calibration
 from llm_problem.calibration import TARGETS, Ruler, crossing, divergence, measure, typical_kl
-from llm_problem.subspaces import SUBSPACES, BoundSubspace, Fastfood, FullVector, LoRA, LoRAXS, NormsAndBiases, Prefix, RandomSubspace, Scales, SingularValues, SoftPrompt, SparseProjection, TinyLoRA, VeRA
+from llm_problem.subspaces import (
+    SUBSPACES,
+    BoundSubspace,
+    Fastfood,
+    FullVector,
+    LoRA,
+    LoRAXS,
+    NormsAndBiases,
+    Prefix,
+    RandomSubspace,
+    Scales,
+    SingularValues,
+    SoftPrompt,
+    SparseProjection,
+    TinyLoRA,
+    VeRA,
+)
 from llm_problem.subspaces.scaled import ScaledSubspace
 from llm_problem.suites.units import main as units_main
 from llm_problem.suites.units import measured_units

@@ -44,5 +44,9 @@ class Records:
                     file.write(json.dumps(record) + "\n")
         return self._found[key]
 
+    def __contains__(self, identity: Record) -> bool:
+        """Whether the run with this identity is there."""
+        return self._id(identity) in self._found
+
     def _id(self, record: Record) -> tuple:
         return tuple(record[name] for name in self.key)

@@ -68,21 +68,18 @@ def _by_step(found: dict[Pair, dict[float, float]]) -> str:
 
 def _by_amount(found: dict[Pair, dict[float, float]], lines: Sequence[dict[str, Any]]) -> str:
     kl: dict[str, dict[float, float]] = defaultdict(dict)
-    over = {}
     for line in lines:
         kl[line["problem"]][line["step"]] = line["kl"]
-        over[line["problem"]] = line["over"]
-    rows = [f"{'a unit that moves predictions by':34}" + "".join(f"{f'{amount:g}':>7}" for amount in AMOUNTS) + " nats"]
-    for kind in sorted(set(over.values())):
-        at = [
-            [share_at(amount, of_step, kl[problem]) for (problem, _), of_step in found.items() if over[problem] == kind]
-            for amount in AMOUNTS
+    at = [[share_at(amount, of_step, kl[pair[0]]) for pair, of_step in found.items()] for amount in AMOUNTS]
+    known = [np.array(values)[np.isfinite(values)] for values in at]
+    return "\n".join(
+        [
+            f"{'a unit that moves predictions by':34}" + "".join(f"{f'{amount:g}':>7}" for amount in AMOUNTS) + " nats",
+            f"{'median share':34}" + "".join(map(_median, known)),
+            f"{f'share of pairs at {AIM:.2f} or better':34}" + "".join(map(_good, known)),
+            f"{'pairs':34}" + "".join(f"{len(values):7}" for values in known),
         ]
-        known = [np.array(values)[np.isfinite(values)] for values in at]
-        rows.append(f"{f'over {kind}, median share':34}" + "".join(map(_median, known)))
-        rows.append(f"{f'share of pairs at {AIM:.2f} or better':34}" + "".join(map(_good, known)))
-        rows.append(f"{'pairs':34}" + "".join(f"{len(values):7}" for values in known))
-    return "\n".join(rows)
+    )
 
 
 def _median(values: np.ndarray) -> str:

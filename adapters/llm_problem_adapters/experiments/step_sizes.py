@@ -9,27 +9,28 @@ aim is a share of at least 0.90 of the default step on at least 90% of the pairs
 
 Each run is a line of FILE, and what stands there already is not run again, so that an interrupted experiment goes on
 where it was. Lines also hold the KL divergence that a step moves predictions by (`llm_problem.calibration`), so that
-the second table can say which amount would have been best.
+the second table can say which amount would have been best. All problems are run seed by seed: a file that is not
+finished has something of everything.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import llm_problem as lp
 from llm_problem.calibration import typical_kl
+from llm_problem_adapters.experiments.records import Record, Records
 from llm_problem_adapters.experiments.step_size_tables import report
 from llm_problem_adapters.minimize import minimize
 
+KEY = ("problem", "fingerprint", "optimizer", "step", "seed", "budget")
 STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 OPTIMIZERS = (
     "cma",
@@ -79,94 +80,63 @@ class Plan:
     seeds: int
     budget: int
 
-    def runs(self, problem: str) -> Iterator[tuple[str, float, int]]:
-        """(optimizer, step, seed), seed by seed, so that an unfinished experiment has something of everything."""
+    def runs(self) -> Iterator[Record]:
+        """What identifies each run, seed by seed."""
+        # By the fingerprint a changed problem is run anew.
+        fingerprints = {id: lp.get_spec(id).fingerprint(id)[:16] for id in self.problems}
         for seed in range(self.seeds):
-            for optimizer in self.optimizers:
-                for step in STEPS:
-                    yield optimizer, step, seed
+            for id in self.problems:
+                for optimizer in self.optimizers:
+                    for step in STEPS:
+                        values = (id, fingerprints[id], optimizer, step, seed, self.budget)
+                        yield dict(zip(KEY, values, strict=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and print the tables; returns the exit code."""
     options = _parser().parse_args(arguments)
     plan = _plan(options)
-    out = Path(options.out)
-    lines = read(out)
-    if not options.table:
-        try:
-            for line in run(plan, lines):
-                append(out, line)
-                lines.append(line)
-        except KeyboardInterrupt:
-            print("interrupted: the same command goes on", file=sys.stderr)
-    print(report([line for line in lines if line["budget"] == plan.budget]))
+    records = Records(options.out, KEY)
+    found = []
+    try:
+        for identity in plan.runs():
+            if not options.table:
+                found.append(records.run(identity, functools.partial(_run, identity)))
+            elif identity in records:
+                found.append(records.run(identity, dict))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+    print(report(found))
     return 0
 
 
-def run(plan: Plan, done: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The lines that are not among those that are done, one after another."""
-    known = {_key(line) for line in done}
-    for id in plan.problems:
-        fingerprint = lp.get_spec(id).fingerprint(id)  # of the description: a changed problem is run anew
-        todo = [
-            settings
-            for settings in plan.runs(id)
-            if _key(_settings(id, fingerprint, plan.budget, *settings)) not in known
-        ]
-        if not todo:
-            continue
-        problem = lp.make(id)
-        start = problem(problem.x0)
-        search = problem.batch("search")
-        kl = {step: typical_kl(problem.spec.task, problem.evaluator, search, step) for step in STEPS}
-        for optimizer, step, seed in todo:
-            began = time.perf_counter()
-            result = minimize(Stepped(problem, step), optimizer, plan.budget, seed=seed)
-            yield {
-                **_settings(id, fingerprint, plan.budget, optimizer, step, seed),
-                "over": kl[step][0],
-                "kl": kl[step][1],
-                "start": start,
-                "loss": result.loss,
-                "best_loss": result.best_loss,
-                "evaluations": result.evaluations,
-                "seconds": round(time.perf_counter() - began, 3),
-            }
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file; a last one that was cut off is left out."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    return [json.loads(line) for line in (lines if text.endswith("\n") else lines[:-1])]
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Add a line, in the place of one that was cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-        file.write(json.dumps(line).encode() + b"\n")
-
-
-def _settings(id: str, fingerprint: str, budget: int, optimizer: str, step: float, seed: int) -> dict[str, Any]:
+def _run(identity: Record) -> Record:
+    """One run."""
+    id, step = identity["problem"], identity["step"]
+    problem, start = _problem(id)
+    began = time.perf_counter()
+    result = minimize(Stepped(problem, step), identity["optimizer"], identity["budget"], seed=identity["seed"])
     return {
-        "problem": id,
-        "fingerprint": fingerprint[:16],
-        "optimizer": optimizer,
-        "step": step,
-        "seed": seed,
-        "budget": budget,
+        "kl": _kl(id, step),
+        "start": start,
+        "loss": result.loss,
+        "best_loss": result.best_loss,
+        "evaluations": result.evaluations,
+        "seconds": round(time.perf_counter() - began, 3),
     }
 
 
-def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(line[name] for name in ("problem", "fingerprint", "optimizer", "step", "seed", "budget"))
+@functools.cache
+def _problem(id: str) -> tuple[lp.Problem, float]:
+    """A named problem and f(0)."""
+    problem = lp.make(id)
+    return problem, problem(problem.x0)
+
+
+@functools.cache
+def _kl(id: str, step: float) -> float:
+    problem, _ = _problem(id)
+    return typical_kl(problem.evaluator, problem.batch("search"), step)
 
 
 def _plan(options: argparse.Namespace) -> Plan:
