@@ -14,56 +14,26 @@ from scipy.stats import entropy
 
 import llm_problem as lp
 from llm_problem import calibration
-from llm_problem.calibration import TARGETS, Ruler, crossing, divergence, measure, typical_kl
-from llm_problem.subspaces import (
-    SUBSPACES,
-    BoundSubspace,
-    Fastfood,
-    FullVector,
-    LoRA,
-    LoRAXS,
-    NormsAndBiases,
-    Prefix,
-    RandomSubspace,
-    Scales,
-    SingularValues,
-    SoftPrompt,
-    SparseProjection,
-    TinyLoRA,
-    VeRA,
-)
+from llm_problem.calibration import TARGET, Ruler, crossing, divergence, measure, typical_kl
+from llm_problem.subspaces import SUBSPACES, BoundSubspace, LoRAXS, RandomSubspace, Together
 from llm_problem.subspaces.scaled import ScaledSubspace
 from llm_problem.suites.units import main as units_main
 from llm_problem.suites.units import measured_units
+from tests.llm_problem.subspace_examples import example
 
-WEIGHTS = ("q_proj", "v_proj", "down_proj")
-EXAMPLES = {
-    "full": FullVector(),
-    "lora": LoRA(2, layers=2, modules=WEIGHTS),
-    "lora-xs": LoRAXS(2, layers=2, modules=WEIGHTS),
-    "prefix": Prefix("Say it: ", 7, layers=2),
-    "random": RandomSubspace(7, layers=2, modules=WEIGHTS),
-    "singular-values": SingularValues(layers=2, modules=WEIGHTS),
-    "soft-prompt": SoftPrompt("Say it: ", 7),
-    "sparse-projection": SparseProjection(19, layers=2, modules=WEIGHTS),
-    "fastfood": Fastfood(19, layers=2, modules=WEIGHTS),
-    "scales": Scales(layers=2),
-    "norms-and-biases": NormsAndBiases(layers=2, final_norm=True),
-    "tiny-lora": TinyLoRA(9, rank=2, layers=2, modules=WEIGHTS),
-    "vera": VeRA(4, layers=2, modules=WEIGHTS),
-}
-TASKS = {"classes": "label_task", "vocabulary": "text_task"}
+TASKS = ("label_task", "text_task")
+CALIBRATED = [kind for kind in SUBSPACES if not kind.endswith("-mix")]
 ROUNDED = 0.05  # largest relative error of two digits
 
 
 @pytest.fixture(params=TASKS)
 def task(request):
-    return request.getfixturevalue(TASKS[request.param])
+    return request.getfixturevalue(request.param)
 
 
-@pytest.fixture(params=SUBSPACES)
-def subspace(request):
-    return EXAMPLES[request.param]
+@pytest.fixture(params=CALIBRATED)
+def kind(request):
+    return request.param
 
 
 def draws(dimension, pairs=8):
@@ -80,58 +50,66 @@ def stock_log_probs(problem, x, batch):
     return [torch.log_softmax(row.double(), dim=-1).numpy() for row in logits]
 
 
-def stock_predictions(problem, x, batch, over):
-    """p of every place: over the vocabulary, or over the answers by the sums of their tokens' log-probabilities."""
+def stock_predictions(problem, x, batch):
+    """p over the vocabulary at every place that a batch reads."""
     rows = stock_log_probs(problem, x, batch)
-    if over == "vocabulary":
-        places = dict.fromkeys(zip(batch.sequence.tolist(), batch.position.tolist(), strict=True))
-        return [np.exp(rows[sequence][position]) for sequence, position in places]
-    found = np.zeros((batch.examples, 2))
-    entries = zip(batch.sequence, batch.position, batch.token, batch.example, batch.answer, strict=True)
-    for sequence, position, token, example, answer in entries:
-        found[example, answer] += rows[sequence][position, token]
-    scores = np.exp(found)
-    return scores / scores.sum(axis=1, keepdims=True)
+    places = dict.fromkeys(zip(batch.sequence.tolist(), batch.position.tolist(), strict=True))
+    return [np.exp(rows[sequence][position]) for sequence, position in places]
 
 
-def test_every_subspace_has_an_example_here():
-    assert set(EXAMPLES) == set(SUBSPACES)
+def stock_kl(problem, X):
+    """The median of the divergences of candidates X (n, d), in nats, by scipy."""
+    batch = Ruler(problem.evaluator, problem.batch("search")).batch
+    before = stock_predictions(problem, problem.x0, batch)
+    return np.median(
+        [np.mean([entropy(p, q) for p, q in zip(before, stock_predictions(problem, x, batch), strict=True)]) for x in X]
+    )
 
 
-def test_a_unit_moves_the_stock_models_predictions_by_the_amount(subspace, task, small_pair):
-    problem = lp.Problem(small_pair("gpt2"), task, subspace)
-    over = "classes" if task.kind == "classification" else "vocabulary"
-    batch = Ruler(task, problem.evaluator, problem.batch("search"), over).batch
-    before = stock_predictions(problem, problem.x0, batch, over)
-    found = [
-        np.mean([entropy(p, q) for p, q in zip(before, stock_predictions(problem, x, batch, over), strict=True)])
-        for x in draws(problem.dimension)
-    ]
-    card = problem.card()
-    assert np.median(found) == pytest.approx(TARGETS[over], rel=2.2 * ROUNDED)
-    assert card["kl_measured"] == pytest.approx(np.median(found), rel=1e-3)
-    assert (card["kl_over"], card["kl_target"]) == (over, TARGETS[over])
+def test_a_unit_moves_the_stock_models_predictions_by_the_amount(kind, task, small_model):
+    loaded = small_model("gpt2")
+    problem = lp.Problem(loaded, task, example(kind, loaded))
+    found, card = stock_kl(problem, draws(problem.dimension)), problem.card()
+    assert found == pytest.approx(TARGET, rel=2.2 * ROUNDED)
+    assert card["kl_measured"] == pytest.approx(found, rel=1e-3)
+    assert card["kl_target"] == TARGET
     assert card["units"] == list(problem.spec.units)
 
 
-def test_other_draws_are_moved_about_as_far(task, small_pair):
-    problem = lp.Problem(small_pair("llama"), task, LoRAXS(3, layers=2))
-    over, kl = typical_kl(task, problem.evaluator, problem.batch("search"))
-    batch = Ruler(task, problem.evaluator, problem.batch("search"), over).batch
-    before = stock_predictions(problem, problem.x0, batch, over)
-    found = [
-        np.mean([entropy(p, q) for p, q in zip(before, stock_predictions(problem, x, batch, over), strict=True)])
-        for x in np.random.default_rng(5).standard_normal((32, problem.dimension))
-    ]
-    assert kl / 2 < np.median(found) < 2 * kl
+def test_other_draws_are_moved_about_as_far(task, small_model):
+    problem = lp.Problem(small_model("llama"), task, LoRAXS(3, layers=2))
+    kl = typical_kl(problem.evaluator, problem.batch("search"))
+    assert kl / 2 < stock_kl(problem, np.random.default_rng(5).standard_normal((32, problem.dimension))) < 2 * kl
+
+
+@pytest.mark.parametrize("kind", ["adapter-mix", "model-mix"])
+def test_a_unit_of_a_mix_is_what_is_mixed(kind, text_task, small_model):
+    loaded = small_model("gpt2")
+    problem = lp.Problem(loaded, text_task, example(kind, loaded))
+    assert problem.spec.units == (1.0,)
+    assert problem.card()["kl_target"] is None
+
+
+def test_a_part_with_a_scale_of_its_own_keeps_it(text_task, small_model):
+    loaded = small_model("llama")
+    free, given = LoRAXS(2, layers=[1]), RandomSubspace(5, layers=[2], modules=("up_proj",), scale=0.01)
+    problem = lp.Problem(loaded, text_task, Together((free, given)))
+    assert problem.spec.units[1] == 1.0
+    X = draws(problem.dimension)
+    X[:, -5:] = 0
+    assert stock_kl(problem, X) == pytest.approx(TARGET / 2, rel=2.2 * ROUNDED)
+    assert problem.card()["kl_target"] is None
 
 
 @pytest.mark.parametrize("times", [100.0, 0.01])
-def test_the_raw_length_of_a_step_does_not_count(times, subspace, task, small_pair):
-    problem = lp.Problem(small_pair("gpt2", dtype=torch.float64), task, subspace)
+@pytest.mark.parametrize("kind", ["full", "lora-xs", "norms-and-biases", "soft-prompt", "together"])
+def test_the_raw_length_of_a_step_does_not_count(times, kind, text_task, small_model):
+    loaded = small_model("gpt2", dtype=torch.float64)
+    subspace = example(kind, loaded)
+    problem = lp.Problem(loaded, text_task, subspace)
     units = problem.spec.units
-    scaled = ScaledSubspace(subspace.bind(problem._loaded, 0), [times] * len(units))
-    other = measure(task, problem._loaded, scaled, problem.batch("search"))
+    scaled = ScaledSubspace(subspace.bind(loaded, 0), [times] * len(units))
+    other = measure(loaded, scaled, problem.batch("search"), [False] * len(units))
     np.testing.assert_allclose(times * np.array(other), units, rtol=2 * ROUNDED + 0.01)
 
 
@@ -161,13 +139,13 @@ def side_by_side(loaded, times):
 def test_parts_of_x_alone_move_predictions_alike_and_together_by_the_amount(text_task, small_model):
     loaded = small_model("llama", dtype=torch.float64)
     bound, search = side_by_side(loaded, 50.0), text_task.batch(loaded, "search", 0)
-    units = measure(text_task, loaded, bound, search)
+    units = measure(loaded, bound, search, [False, False])
     evaluator, _ = calibration.choose_evaluator(loaded, ScaledSubspace(bound, units), search, "serial")
-    ruler = Ruler(text_task, evaluator, search, "vocabulary")
+    ruler = Ruler(evaluator, search)
     first, second, both = (ruler.kl(np.array(steps), bound.blocks) for steps in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]))
-    assert both == pytest.approx(TARGETS["vocabulary"], rel=2.2 * ROUNDED)
+    assert both == pytest.approx(TARGET, rel=2.2 * ROUNDED)
     assert first == pytest.approx(second, rel=4 * ROUNDED)
-    plain = measure(text_task, loaded, side_by_side(loaded, 1.0), search)
+    plain = measure(loaded, side_by_side(loaded, 1.0), search, [False, False])
     np.testing.assert_allclose(np.array(units) * [1, 50], plain, rtol=2 * ROUNDED + 0.01)
 
 
@@ -240,18 +218,16 @@ def test_units_must_be_as_many_as_the_parts_of_x(units, text_task, tiny_gpt2):
         lp.Problem.from_spec(spec)
 
 
-def test_what_cannot_move_predictions_so_far_says_so_and_gets_the_longest_sensible_unit(small_pair, label_task):
-    with pytest.warns(
-        UserWarning, match=r"no sensible step of x moves .* by 0\.03 nats.* longest sensible one"
-    ) as seen:
-        problem = lp.Problem(small_pair("bert"), label_task, LoRAXS(2, layers=1))
+def test_what_cannot_move_predictions_so_far_says_so_and_gets_the_longest_sensible_unit(
+    small_model, text_task, monkeypatch
+):
+    monkeypatch.setattr(calibration, "TARGET", 50.0)
+    with pytest.warns(UserWarning, match=r"no step of x moves .* by 50 nats.* longest sensible one") as seen:
+        problem = lp.Problem(small_model("bert"), text_task, LoRAXS(2, layers=1))
     assert seen[0].filename == __file__
-    _, classes = typical_kl(label_task, problem.evaluator, problem.batch("search"))
-    words = Ruler(label_task, problem.evaluator, problem.batch("search"), "vocabulary")
-    size = (problem.dimension,)
-    assert classes < TARGETS["classes"]
-    assert 0.1 < words.kl(np.ones(1), size) < calibration.MOST_MOVED
-    assert words.kl(np.array([100.0]), size) < words.kl(np.ones(1), size) / calibration.SATURATED * 1.5
+    here, most = (typical_kl(problem.evaluator, problem.batch("search"), step) for step in (1.0, 1000.0))
+    assert here < 50
+    assert here == pytest.approx(calibration.SATURATED * most, rel=0.3)
 
 
 def test_what_moves_nothing_says_so_and_keeps_its_unit(small_pair):
@@ -277,7 +253,7 @@ def test_places_are_spread_over_positions_and_windows(small_model):
     text = "the first of many plain words that stand in a row so that there is something to read here " * 12
     task = lp.tasks.LanguageModelling.from_string(text, window=17)
     problem = lp.Problem(loaded, task, LoRAXS(2, layers=1))
-    batch = Ruler(task, problem.evaluator, problem.batch("search").take(range(16)), "vocabulary").batch
+    batch = Ruler(problem.evaluator, problem.batch("search").take(range(16))).batch
     assert len(set(batch.position.tolist())) > 5
     assert len(batch.sequences) > 8
     assert batch.examples == 16
