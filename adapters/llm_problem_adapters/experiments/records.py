@@ -44,6 +44,10 @@ class Records:
                     file.write(json.dumps(record) + "\n")
         return self._found[key]
 
+    def all(self) -> list[Record]:
+        """Every run that is there."""
+        return list(self._found.values())
+
     def __contains__(self, identity: Record) -> bool:
         """Whether the run with this identity is there."""
         return self._id(identity) in self._found
