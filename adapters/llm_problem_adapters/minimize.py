@@ -271,7 +271,12 @@ class _Run:
         """Losses (k,) and their gradients (k, d); recorded as `cost` rows each, the first with the loss."""
         losses, gradients = np.full((len(X), cost), np.nan), np.full(X.shape, np.nan)
         for i in np.flatnonzero(np.isfinite(X).all(axis=1)):
-            losses[i, 0], gradients[i] = self.problem.value_and_grad(X[i])
+            losses[i, 0], gradient = self.problem.value_and_grad(X[i])
+            if np.shape(gradient) != X[i].shape:
+                raise ValueError(
+                    f"value_and_grad must return a gradient of shape {X[i].shape}, got {np.shape(gradient)}"
+                )
+            gradients[i] = gradient
         status = np.full(losses.shape, "gradient", dtype="<U10")
         status[:, 0] = np.where(np.isfinite(losses[:, 0]), "ok", "non-finite")
         rows = np.repeat(X, cost, axis=0)  # (k · cost, d)
@@ -285,7 +290,7 @@ class _Run:
         if self.callback is not None:
             violated = None if batch.violations is None else _read_only(batch.violations)
             best = self.best[1] if self.best[2] == 0 else np.inf
-            shown = (_read_only(X), _read_only(batch.losses), batch.seconds, violated)
+            shown = (_read_only(X), _read_only(batch.losses), batch.seconds, _read_only(batch.status), violated)
             self.callback(Progress(self.evaluations, self.budget, best, *shown))
 
     def _losses_of(self, X: np.ndarray) -> np.ndarray:
