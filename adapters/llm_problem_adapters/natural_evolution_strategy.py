@@ -99,8 +99,8 @@ class NaturalEvolutionStrategy(BaseOptimizer):
         """The z (k, d) that lead to the points X (k, d), none longer than what was drawn."""
         Y = (X - self._mu) / self.space.sigma
         repaired = np.linalg.solve(self._A, Y.T).T if self.covariance == "full" else Y / self._A
-        length = np.maximum(np.linalg.norm(repaired, axis=1), np.finfo(float).tiny)
-        return repaired * np.minimum(1.0, np.linalg.norm(Z, axis=1) / length)[:, None]
+        drawn = np.linalg.norm(Z, axis=1)
+        return repaired * (drawn / np.maximum(drawn, np.linalg.norm(repaired, axis=1)))[:, None]
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
         if not np.isfinite(F).any():

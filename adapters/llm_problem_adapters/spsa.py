@@ -92,7 +92,8 @@ class SPSA(BaseOptimizer):
         if some.any():
             Z = (X[0::2] - X[1::2]) / (2 * self._width)  # (k, d) z in units of x
             steps = np.clip(self._gain * self._projected(plus, minus, both, some), -self.max_step, self.max_step)
-            self._x = self.space.clip(x - (steps[:, None] * Z).mean(axis=0))  # Malladi et al. 2023, algorithm 1: θ − η g z
+            step = (steps[:, None] * Z).mean(axis=0)  # Malladi et al. 2023, algorithm 1: η g z
+            self._x = self.space.clip(x - step)
         else:
             self._x = (x + self._learnt_at) / 2
         if both.any():
