@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.options import fraction, positive
 from llm_problem_adapters.registry import make_optimizer, takes_gradients
@@ -54,12 +54,15 @@ def refine(
     Raises:
         KeyboardInterrupt: in the first run, whose `Result` so far is its attribute `partial_result`.
         TypeError: an option that the black-box optimizer does not have.
-        ValueError: an argument out of its range, two problems of different dimensions, an unknown name.
+        ValueError: an argument out of its range, problems of different dimensions or bounds, an unknown name.
     """
     if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 2:
         raise ValueError(f"budget must be an integer of at least 2, got {budget!r}")
     if smooth.dimension != problem.dimension:
         raise ValueError(f"both problems must be of one x, got dimensions {smooth.dimension} and {problem.dimension}")
+    inner, outer = (SearchSpace.build(p.dimension, p.x0, p.bounds, p.sigma) for p in (smooth, problem))
+    if (inner.lower < outer.lower).any() or (inner.upper > outer.upper).any():
+        raise ValueError("the bounds of `smooth` reach beyond those of `problem`, where the second run could not begin")
     for name, expected in ((gradient, True), (optimizer, False)):
         if takes_gradients(name) != expected:
             raise ValueError(f"{name!r} {'takes no gradients' if expected else 'takes gradients'}; see list_optimizers")

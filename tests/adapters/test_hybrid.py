@@ -194,6 +194,13 @@ def test_refine_refuses_before_it_spends_anything():
     assert smooth.order == []
 
 
+def test_a_smooth_problem_in_a_wider_box_is_refused():
+    smooth = Smooth()
+    smooth.bounds = None
+    with pytest.raises(ValueError, match="the bounds of `smooth` reach beyond those of `problem`"):
+        refine(smooth, Steps(), "evolution-strategy", 20)
+
+
 def test_what_the_first_run_leaves_is_the_second_ones():
     smooth = Smooth()
     smooth.value_and_grad = lambda x: (np.nan, np.full(3, np.nan))
