@@ -32,7 +32,7 @@ def test_a_line_that_was_cut_off_is_made_again_and_the_others_are_kept(tmp_path,
 
 
 def test_movement_tells_who_stands_still(tmp_path, capsys, monkeypatch):
-    options = ["--seeds", "1", "--budget", "60", "--problems", PROBLEM, "--out", str(tmp_path / "runs.jsonl")]
+    options = ["--seeds", "1", "--budget", "40", "--problems", PROBLEM, "--out", str(tmp_path / "runs.jsonl")]
     assert movement.main([*options, "--optimizers", "cma", "nevergrad:SPSA"]) == 0  # SPSA has its reason
     printed = capsys.readouterr().out
     assert "cma" in printed and movement.REASONS["nevergrad:SPSA"] in printed
@@ -56,7 +56,7 @@ def test_defaults_that_another_setting_is_ahead_of_are_told(tmp_path, capsys, mo
     changes = {"evolution-strategy": ({"first_move": 1e-9},), "spsa": ({"gain": 1e-12},)}
     monkeypatch.setattr(defaults, "CHANGES", changes)
     problem = ["--problems", "tiny-bert-prose-random-d32-v1"]
-    options = ["--seeds", "1", "--budget", "30", *problem, "--out", str(tmp_path / "runs.jsonl")]
+    options = ["--seeds", "1", "--budget", "20", *problem, "--out", str(tmp_path / "runs.jsonl")]
     assert defaults.main(options) == 0
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 4
     assert "ahead" not in capsys.readouterr().out

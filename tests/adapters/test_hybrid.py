@@ -164,7 +164,7 @@ def test_refinement_of_a_model(tiny_gpt2):
     subspace = lp.subspaces.LoRAXS(4, layers=1)
     smooth = lp.Problem(tiny_gpt2, task, subspace, objective="loss")
     problem = lp.Problem(tiny_gpt2, task, subspace, objective="error")
-    descended, refined = refine(smooth, problem, "evolution-strategy", 120)
+    descended, refined = refine(smooth, problem, "evolution-strategy", 60)
     assert descended.loss < smooth(smooth.x0)
     assert refined.best_loss <= problem(descended.x) <= problem(problem.x0)
 

@@ -105,7 +105,7 @@ def tiny():
 @pytest.mark.parametrize("name", [name for name in OWN if name != "genetic-algorithm-document"])
 def test_defaults_suit_the_scale_of_the_problems(name, tiny):
     """The document's mutation of 0.01 in a population of 50 has no time to do so."""
-    result = minimize(tiny, name, 150, seed=1)
+    result = minimize(tiny, name, 80, seed=1)
     assert result.loss < result.losses[0] - 0.05
     assert np.abs(result.x).max() <= 5
     assert result.loss == pytest.approx(tiny(result.x), abs=2e-6)
