@@ -44,12 +44,12 @@ class DifferentialEvolution(BaseOptimizer):
     def __init__(
         self,
         *,
+        # Measured by `experiments.defaults` (two tiny problems, 500 evaluations, 5 seeds): best/1/bin comes clearly
+        # before the other two, a crossover of 0.5 before 0.2 and 0.9; a population of 10 is as good.
         population: int = 20,
         strategy: str = "best/1/bin",
         weight: float = 0.5,
         dither: float = 0.2,
-        # Pilots on tiny-gpt2-prose-random-d64-v1 and tiny-bert-prose-lora-xs-d32-v1, 1,000 evaluations: a crossover of
-        # 0.5 came before 0.9 and 0.3, best/1/bin and current-to-best/1/bin before rand/1/bin.
         crossover: float = 0.5,
         max_step: float = 5.0,
     ) -> None:

@@ -44,8 +44,8 @@ class ImprovedGeneticAlgorithm(GeneticAlgorithm):
     def __init__(
         self,
         *,
-        # Pilots on tiny-gpt2-prose-random-d64-v1 and tiny-bert-prose-lora-xs-d32-v1, 1,000 evaluations: small
-        # generations with few parents came first, blend and uniform before the simulated binary crossover.
+        # Measured by `experiments.defaults` (two tiny problems, 500 evaluations, 5 seeds): blend and uniform crossover
+        # do alike and no worse than the simulated binary one; a mutation of 0.1 and twice the generation are slower.
         population: int = 12,
         selected: int = 3,
         crossover: str = "blend",

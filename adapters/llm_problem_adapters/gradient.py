@@ -99,8 +99,8 @@ class Adam(GradientOptimizer):
     def __init__(
         self,
         *,
-        # Pilots on tiny-gpt2-prose-random-d64-v1 and tiny-bert-prose-lora-xs-d32-v1, 100 and 1,000 evaluations: 0.3
-        # before 0.1 and 0.03.
+        # Measured by `experiments.defaults` (two tiny problems, 5 seeds): with 100 evaluations 0.3 is near 1, which
+        # runs into the bounds, and far before 0.1; with 500 they come to the same.
         learning_rate: float = 0.3,
         beta1: float = 0.9,
         beta2: float = 0.999,

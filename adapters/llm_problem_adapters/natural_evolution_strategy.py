@@ -56,6 +56,8 @@ class NaturalEvolutionStrategy(BaseOptimizer):
     def __init__(
         self,
         *,
+        # Measured by `experiments.defaults` (two tiny problems, 500 evaluations, 5 seeds): a step of 1 before 0.3;
+        # antithetic draws and a population of 30 change little.
         covariance: str = "diagonal",
         population: int | None = None,
         antithetic: bool = False,

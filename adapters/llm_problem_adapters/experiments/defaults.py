@@ -3,6 +3,7 @@
 Each optimizer at its defaults, and with one option after another changed, on named problems. A setting's score is the
 fall of the loss that it reaches (median of the seeds) over the largest that any setting of the same optimizer reaches
 on that problem, averaged over the problems. Defaults stand where no setting's score is ahead by more than AHEAD.
+Those that are given gradients are told apart by smaller budgets, `--budget 100`: with more they all find the optimum.
 """
 
 from __future__ import annotations
