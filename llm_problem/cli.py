@@ -131,14 +131,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
+    marks: dict[str, str] = {}
     if options.optimizers:
-        from llm_problem_adapters import list_optimizers
+        from llm_problem_adapters import list_optimizers, takes_gradients
 
         names = list_optimizers(options.pattern)
+        marks = {name: " (given gradients: a reference)" for name in names if takes_gradients(name)}
     else:
         names = lp.list_problems(options.pattern)
     if names or options.json:
-        print(json.dumps(names, indent=2) if options.json else "\n".join(names))
+        print(json.dumps(names, indent=2) if options.json else "\n".join(name + marks.get(name, "") for name in names))
     if not names:
         print(f"llm-problem: nothing matches {options.pattern!r}", file=sys.stderr)
         return 2

@@ -3,7 +3,7 @@
 Sources: I. Rechenberg, *Evolutionsstrategie: Optimierung technischer Systeme nach Prinzipien der biologischen
 Evolution*, 1973 (the rule); S. Kern et al., *Learning probability distributions in continuous evolutionary algorithms –
 a comparative review*, Natural Computing 3, 2004 (a success multiplies the step by α, a failure by α^(−1/4)); N. Hansen,
-D. Arnold, A. Auger, *Evolution Strategies*, 2015, algorithm 3 (the same with α = exp(0.8/√(d + 1))).
+D. Arnold, A. Auger, *Evolution Strategies*, 2015, section 3.1 (the same with α = exp(0.8/√(d + 1))).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer
-from llm_problem_adapters.options import between, choice
+from llm_problem_adapters.options import choice, positive
 from llm_problem_adapters.simulated_annealing import reflect
 
 BOUNDARIES = ("reflect", "clip")
@@ -41,15 +41,16 @@ class EvolutionStrategy(BaseOptimizer):
     def __init__(
         self,
         *,
-        # From a distance R the best s on a sphere is 1.2 R/d (Rechenberg, 1973), and √d is how far N(0, I) reaches.
+        # From a distance R the best s on a sphere is 1.2 R/d (Rechenberg, 1973), and √d is how far N(0, I) reaches. It
+        # is soon adapted: first moves of 0.3 and 3 come to the same (`experiments.defaults`).
         first_move: float = 1.0,
         max_step: float = 5.0,
         damping: float | None = None,
         boundary: str = "reflect",
     ) -> None:
-        self.first_move = between("first_move", first_move, 0)
-        self.max_step = between("max_step", max_step, 0)
-        self.damping = None if damping is None else between("damping", damping, 0)
+        self.first_move = positive("first_move", first_move)
+        self.max_step = positive("max_step", max_step)
+        self.damping = None if damping is None else positive("damping", damping)
         self.boundary = choice("boundary", boundary, BOUNDARIES)
 
     def _setup(self) -> None:
@@ -74,6 +75,6 @@ class EvolutionStrategy(BaseOptimizer):
                 self._parent, self._loss = x, float(loss)
         if np.isfinite(start):  # nothing is learnt about the step where there was nothing to compare with
             damping = np.sqrt(self.space.dimension + 1) if self.damping is None else self.damping
-            change = float(np.sum((start >= F) - TARGET)) / damping  # Hansen et al. 2015, algorithm 3, line 5
+            change = float(np.sum((start >= F) - TARGET)) / damping  # Hansen et al. 2015
             # At most a factor of e at once, for a large batch says the same thing k times.
             self._s = min(self.max_step, self._s * float(np.exp(np.clip(change, -1, 1))))

@@ -13,7 +13,7 @@ import numpy as np
 
 from llm_problem_adapters import genetic_operators as operators
 from llm_problem_adapters.genetic_algorithm import CROSSOVERS, GeneticAlgorithm
-from llm_problem_adapters.options import between, choice, integer, number
+from llm_problem_adapters.options import choice, integer, number, positive
 
 ALL_CROSSOVERS = ("blend", "simulated-binary", *CROSSOVERS)
 
@@ -29,7 +29,7 @@ class ImprovedGeneticAlgorithm(GeneticAlgorithm):
         eta: of the simulated binary crossover, not negative.
         mutation: standard deviation of the Gaussian mutation at the start, in units of sigma, positive.
         adaptive: whether it then follows the 1/5 rule: it grows with each child that is better than the better one of
-            its parents and shrinks with each that is not; otherwise it is kept.
+            its parents, up to what it was at the start, and shrinks with each that is not; otherwise it is kept.
         elitism: best individuals carried over without another evaluation, 1 ≤ elitism < n.
         initial: standard deviation of the first generation about x0 in units of sigma, not negative.
         patience: generations without a better individual after which all but the elite are drawn anew, about the best
@@ -44,8 +44,8 @@ class ImprovedGeneticAlgorithm(GeneticAlgorithm):
     def __init__(
         self,
         *,
-        # Pilots on tiny-gpt2-prose-random-d64-v1 and tiny-bert-prose-lora-xs-d32-v1, 1,000 evaluations: small
-        # generations with few parents came first, blend and uniform before the simulated binary crossover.
+        # Measured by `experiments.defaults` (two tiny problems, 500 evaluations, 5 seeds): blend and uniform crossover
+        # do alike and no worse than the simulated binary one; a mutation of 0.1 and twice the generation are slower.
         population: int = 12,
         selected: int = 3,
         crossover: str = "blend",
@@ -60,7 +60,7 @@ class ImprovedGeneticAlgorithm(GeneticAlgorithm):
         super().__init__(population=population, selected=selected, mutation=mutation, elitism=elitism, initial=initial)
         self.crossover = choice("crossover", crossover, ALL_CROSSOVERS)
         self.alpha, self.eta = number("alpha", alpha, 0), number("eta", eta, 0)
-        self.mutation = between("mutation", mutation, 0)
+        self.mutation = positive("mutation", mutation)
         self.adaptive = bool(adaptive)
         self.elitism = integer("elitism", elitism, 1, self.population - 1)
         self.patience = None if patience is None else integer("patience", patience, 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.gradient import GRADIENT_COST, Adam
-from llm_problem_adapters.options import between, integer
+from llm_problem_adapters.options import integer, positive
 from llm_problem_adapters.registry import configure, takes_gradients
 
 
@@ -34,7 +34,8 @@ class Hybrid(Adam):
 
     Raises:
         TypeError: an option that the black-box optimizer does not have.
-        ValueError: an option out of its range, or a searcher that takes gradients itself.
+        ValueError: an option out of its range, or a searcher that takes gradients itself; from `setup`, a problem that
+            the black-box optimizer is not fit for (one that needs bounds, say).
     """
 
     name = "hybrid"
@@ -57,7 +58,7 @@ class Hybrid(Adam):
         configure(self.searcher, **self.searcher_options)  # raises here what is wrong with them
         self.gradient_steps = integer("gradient_steps", gradient_steps, 1)
         self.evaluations = integer("evaluations", evaluations, 1)
-        self.scale = between("scale", scale, 0)
+        self.scale = positive("scale", scale)
 
     def _setup(self) -> None:
         super()._setup()
@@ -65,6 +66,7 @@ class Hybrid(Adam):
         self._searcher: BaseOptimizer | None = None  # in a turn of black-box search
         self._before = np.inf  # the best loss when that turn began
         self._left = 0  # evaluations of it
+        self._started(self.space.x0, 0)  # raises here, not in the middle of a run, what this problem is not fit for
 
     def _is_gradient_step(self) -> bool:
         return self._searcher is None
@@ -76,7 +78,7 @@ class Hybrid(Adam):
         if self._searcher is None:
             super()._tell(X, F)
             self._steps += 1
-            if self._steps == self.gradient_steps and np.isfinite(self.best_loss):
+            if self._steps >= self.gradient_steps and np.isfinite(self.best_loss):
                 self._begin_search()
             return
         self._searcher.tell(X, F)
@@ -85,19 +87,24 @@ class Hybrid(Adam):
             self._end_search()
 
     def _begin_search(self) -> None:
-        self._searcher = configure(self.searcher, **self.searcher_options)
-        self._searcher.setup(
+        self._searcher = self._started(self.best_x, int(self.rng.integers(2**31)))  # ~ U{0..2³¹−1}
+        self._searcher.penalty = self.penalty
+        self._searcher.tell(self._searcher.ask(1), np.array([self.best_loss]))  # its x0, evaluated already
+        self._before, self._left = self.best_loss, self.evaluations
+        if self._searcher.stop_reason is not None:
+            self._end_search()
+
+    def _started(self, x: np.ndarray, seed: int) -> BaseOptimizer:
+        """The black-box optimizer at x (d,)."""
+        return configure(self.searcher, **self.searcher_options).setup(
             dimension=self.space.dimension,
-            x0=self.best_x,
+            x0=x,
             bounds=(self.space.lower, self.space.upper),
             sigma=self.scale * self.space.sigma,
             horizon=self.evaluations + 1,
             batch_size=self.batch_size,
-            seed=int(self.rng.integers(2**31)),  # ~ U{0..2³¹−1}
+            seed=seed,
         )
-        self._searcher.penalty = self.penalty
-        self._searcher.tell(self._searcher.ask(1), np.array([self.best_loss]))  # its x0, evaluated already
-        self._before, self._left = self.best_loss, self.evaluations
 
     def _end_search(self) -> None:
         if self.best_loss < self._before:

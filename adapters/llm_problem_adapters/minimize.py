@@ -7,20 +7,16 @@ point that the optimizer recommends, where that was never evaluated (the mean of
 from __future__ import annotations
 
 import copy
-import hashlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_problem_adapters.base import PENALTY, BaseOptimizer
+from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.blas_threads import one_blas_thread
-from llm_problem_adapters.feasibility import finite_constraints, in_order, violations
-from llm_problem_adapters.gradient import wants_gradients
 from llm_problem_adapters.registry import configure
 from llm_problem_adapters.result import Progress, Result
+from llm_problem_adapters.run import Run
 
 if TYPE_CHECKING:
     from llm_problem.optimizer import Optimizer
@@ -109,7 +105,7 @@ def minimize(
         "seed": seed,
         "start_at_x0": start_at_x0,
     }
-    run = _Run(problem, _resolve(optimizer, settings, options), int(budget), seed, callback, keep_x, race)
+    run = Run(problem, _resolve(optimizer, settings, options), int(budget), seed, callback, keep_x, race)
     if isinstance(optimizer, str):
         run.name = optimizer
     if hasattr(run.optimizer, "gradient_cost"):
@@ -157,200 +153,3 @@ def _require_gradient(problem: Any, name: str) -> None:
             f"{name} follows the gradient of the loss, which knows nothing of constraints: use an optimizer of "
             "list_optimizers(gradients=False), or weigh what is constrained in Problem(…, regularisation=…)"
         )
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The records of one batch of k points; `G` (k, c) and `violations` (k,) where there are constraints."""
-
-    losses: np.ndarray  # (k,)
-    status: np.ndarray  # (k,)
-    seconds: float  # at its end
-    X: np.ndarray | None  # (k, d), where points are kept
-    G: np.ndarray | None
-    violations: np.ndarray | None
-
-
-class _Run:
-    """The books of one run."""
-
-    def __init__(
-        self,
-        problem: Any,
-        optimizer: Optimizer,
-        budget: int,
-        seed: int,
-        callback: Callable[[Progress], None] | None,
-        keep_x: bool,
-        race: bool,
-    ) -> None:
-        self.problem, self.optimizer, self.budget, self.callback = problem, optimizer, budget, callback
-        self.seed = getattr(optimizer, "seed", seed)
-        self.penalty = float(getattr(problem, "penalty", PENALTY))
-        if isinstance(optimizer, BaseOptimizer):
-            optimizer.penalty = self.penalty
-        self.name = getattr(optimizer, "name", "") or type(optimizer).__name__
-        self.stop_reason = "budget"
-        self.evaluations = 0
-        self.constraints = len(getattr(problem, "constraints", ()))
-        # Point, loss, violation; and its place in the order of Deb's rules.
-        nothing = np.inf if self.constraints else 0.0
-        self.best: tuple[np.ndarray, float, float] = (np.array(problem.x0, dtype=np.float64), np.inf, nothing)
-        self.best_order = np.inf
-        self.keep_x, self.race = keep_x, race
-        self.batches: list[_Batch] = []  # one list, so that an interruption cannot leave two of different lengths
-        self.found: dict[bytes, tuple[float, float]] = {}  # digest of a point's bytes → its loss and violation
-        self.started = time.perf_counter()
-
-    def search(self) -> None:
-        """Spend all but the last evaluation, or, of a budget of one, that one."""
-        while self.optimizer.stop_reason is None and self.evaluations < max(1, self.budget - 1):
-            self.step(max(1, self.budget - 1) - self.evaluations)
-        self.stop_reason = self.optimizer.stop_reason or "budget"
-
-    def step(self, max_n: int) -> None:
-        X = np.asarray(self.optimizer.ask(max_n), dtype=np.float64)
-        cost = self.optimizer.gradient_cost if wants_gradients(self.optimizer) else 1  # type: ignore[attr-defined]
-        if X.ndim != 2 or not 1 <= len(X) * cost <= max_n or X.shape[1] != self.problem.dimension:
-            raise ValueError(
-                f"the optimizer's ask({max_n}) must return between 1 and {max_n} points of dimension "
-                f"{self.problem.dimension}, got shape {X.shape}"
-            )
-        if wants_gradients(self.optimizer):
-            losses, gradients = self.differentiate(X, cost)
-            self.optimizer.tell(X, losses, gradients=gradients)  # type: ignore[call-arg]
-            return
-        batch = self.evaluate(X)
-        losses, G = batch.losses, batch.G
-        if not isinstance(self.optimizer, BaseOptimizer):  # the protocol's losses are finite; ours know the worst
-            if G is not None and getattr(self.optimizer, "handles_constraints", False):
-                G = finite_constraints(losses, G)
-            elif batch.violations is not None:
-                losses, G = in_order(losses, batch.violations, self.penalty - 1, self.penalty), None
-            losses = np.where(np.isfinite(losses), losses, self.penalty)
-        if G is None:
-            self.optimizer.tell(X, losses)
-        else:
-            self.optimizer.tell(X, losses, G)
-
-    def recommend(self) -> tuple[np.ndarray, float, float]:
-        """The point to answer with, its loss and its violation, spending what is left of the budget."""
-        x = np.array(self.optimizer.recommend(), dtype=np.float64)
-        found = self.found.get(_digest(x))
-        if found is None and self.evaluations < self.budget:
-            self.evaluate(x[None, :], race=False)
-            found = self.found[_digest(x)]
-        elif self.evaluations < self.budget and self.optimizer.stop_reason is None:
-            self.step(1)
-            later = np.array(self.optimizer.recommend(), dtype=np.float64)
-            if _digest(later) in self.found:
-                x, found = later, self.found[_digest(later)]
-        if found is None or not np.isfinite(found[0]) or found[1] > 0:
-            return self.best
-        return (x, *found)
-
-    def evaluate(self, X: np.ndarray, race: bool = True) -> _Batch:
-        """Losses (k,) of X (k, d), raw, and constraint values; recorded, and shown to the callback."""
-        finite = np.isfinite(X).all(axis=1)
-        losses, status = np.full(len(X), np.nan), np.full(len(X), "non-finite")
-        G = np.full((len(X), self.constraints), np.nan) if self.constraints else None
-        if race and self.race and np.isfinite(self.best[1]):
-            losses, status = self.problem.race(X, self.best[0])
-        elif finite.any():
-            inside = X if finite.all() else X[finite]
-            if G is None:
-                losses[finite] = self._losses_of(inside)
-            else:
-                losses[finite], G[finite] = self._losses_and_constraints_of(inside)
-            status[np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))] = "ok"
-        batch = self._record(X, losses, status, G)
-        self._show(X, batch)
-        return batch
-
-    def differentiate(self, X: np.ndarray, cost: int) -> tuple[np.ndarray, np.ndarray]:
-        """Losses (k,) and their gradients (k, d); recorded as `cost` rows each, the first with the loss."""
-        losses, gradients = np.full((len(X), cost), np.nan), np.full(X.shape, np.nan)
-        for i in np.flatnonzero(np.isfinite(X).all(axis=1)):
-            losses[i, 0], gradients[i] = self.problem.value_and_grad(X[i])
-        status = np.full(losses.shape, "gradient", dtype="<U10")
-        status[:, 0] = np.where(np.isfinite(losses[:, 0]), "ok", "non-finite")
-        rows = np.repeat(X, cost, axis=0)  # (k · cost, d)
-        batch = self._record(rows, losses.ravel(), status.ravel(), None)
-        for x, loss in zip(X, losses[:, 0].tolist(), strict=True):
-            self.found[_digest(x)] = loss, 0.0
-        self._show(rows, batch)
-        return losses[:, 0], gradients
-
-    def _show(self, X: np.ndarray, batch: _Batch) -> None:
-        if self.callback is not None:
-            violated = None if batch.violations is None else _read_only(batch.violations)
-            best = self.best[1] if self.best[2] == 0 else np.inf
-            shown = (_read_only(X), _read_only(batch.losses), batch.seconds, violated)
-            self.callback(Progress(self.evaluations, self.budget, best, *shown))
-
-    def _losses_of(self, X: np.ndarray) -> np.ndarray:
-        losses = np.array(self.problem.evaluate(X), dtype=np.float64)
-        if losses.shape != (len(X),):
-            raise ValueError(f"evaluate must return losses of shape ({len(X)},), got {losses.shape}")
-        return losses
-
-    def _losses_and_constraints_of(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        F, G, _ = self.problem.evaluate_all(X)
-        F, G = np.array(F, dtype=np.float64), np.array(G, dtype=np.float64)
-        if F.shape != (len(X), 1) or G.shape != (len(X), self.constraints):
-            raise ValueError(
-                f"evaluate_all must return F of shape ({len(X)}, 1) and G of shape ({len(X)}, {self.constraints}), "
-                f"got {F.shape} and {G.shape}"
-            )
-        return F[:, 0], G
-
-    def _record(self, X: np.ndarray, losses: np.ndarray, status: np.ndarray, G: np.ndarray | None) -> _Batch:
-        violated = None if G is None else violations(G)
-        order = np.where(np.isfinite(losses), losses, np.inf)
-        if violated is not None:
-            order = in_order(order, violated)
-        seconds = time.perf_counter() - self.started
-        batch = _Batch(losses, status, seconds, X.copy() if self.keep_x else None, G, violated)
-        self.batches.append(batch)
-        self.evaluations += len(X)
-        amounts = np.zeros(len(X)) if violated is None else violated
-        for x, loss, amount in zip(X, losses.tolist(), amounts.tolist(), strict=True):
-            self.found[_digest(x)] = loss, amount
-        best = int(np.argmin(order))
-        if order[best] < self.best_order:
-            self.best_order = float(order[best])
-            self.best = (X[best].copy(), float(losses[best]), float(amounts[best]))
-        return batch
-
-    def result(self, x: np.ndarray, loss: float, violation: float) -> Result:
-        best_x, best_loss, _ = self.best
-        losses = np.concatenate([batch.losses for batch in self.batches])
-        points = [batch.X for batch in self.batches if batch.X is not None]
-        violated = [batch.violations for batch in self.batches if batch.violations is not None]
-        return Result(
-            x=x,
-            loss=loss,
-            best_x=best_x,
-            best_loss=best_loss,
-            evaluations=len(losses),
-            seconds=time.perf_counter() - self.started,
-            stop_reason=self.stop_reason,
-            optimizer=self.name,
-            seed=self.seed,
-            X=np.concatenate(points) if points else None,
-            losses=losses,
-            status=np.concatenate([batch.status for batch in self.batches]),
-            batches=tuple((len(batch.losses), batch.seconds) for batch in self.batches),
-            violation=violation,
-            violations=np.concatenate(violated) if violated else None,
-        )
-
-
-def _read_only(values: np.ndarray) -> np.ndarray:
-    values = values.view()
-    values.flags.writeable = False
-    return values
-
-
-def _digest(x: np.ndarray) -> bytes:
-    return hashlib.blake2b(x.tobytes(), digest_size=16).digest()

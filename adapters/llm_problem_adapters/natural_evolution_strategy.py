@@ -2,8 +2,8 @@
 
 Sources: T. Schaul, T. Glasmachers, J. Schmidhuber, *High dimensions and heavy tails for natural evolution strategies*,
 GECCO 2011 (SNES, linear in d); T. Glasmachers et al., *Exponential natural evolution strategies*, GECCO 2010 (xNES);
-D. Wierstra et al., *Natural evolution strategies*, JMLR 15, 2014 (both, with the constants that are the defaults here;
-equations and algorithms are numbered as there); D. Brockhoff et al., *Mirrored sampling and sequential selection for
+D. Wierstra et al., *Natural evolution strategies*, JMLR 15, 2014 (both, with the constants that are the defaults here);
+D. Brockhoff et al., *Mirrored sampling and sequential selection for
 evolution strategies*, PPSN 2010 (antithetic draws).
 
 Symbols: λ draws z ~ N(0, I) a generation, x = μ + A z, u their utilities, η learning rates.
@@ -15,7 +15,7 @@ import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.cma_optimizer import check_memory
-from llm_problem_adapters.options import between, choice, integer, number
+from llm_problem_adapters.options import choice, integer, number, positive
 
 COVARIANCES = ("diagonal", "full")
 
@@ -56,6 +56,8 @@ class NaturalEvolutionStrategy(BaseOptimizer):
     def __init__(
         self,
         *,
+        # Measured by `experiments.defaults` (two tiny problems, 500 evaluations, 5 seeds): a step of 1 before 0.3;
+        # antithetic draws and a population of 30 change little.
         covariance: str = "diagonal",
         population: int | None = None,
         antithetic: bool = False,
@@ -67,9 +69,9 @@ class NaturalEvolutionStrategy(BaseOptimizer):
         self.covariance = choice("covariance", covariance, COVARIANCES)
         self.population = None if population is None else integer("population", population, 2)
         self.antithetic = bool(antithetic)
-        self.step = between("step", step, 0)
-        self.mean_rate = between("mean_rate", mean_rate, 0)
-        self.step_rate = None if step_rate is None else between("step_rate", step_rate, 0)
+        self.step = positive("step", step)
+        self.mean_rate = positive("mean_rate", mean_rate)
+        self.step_rate = None if step_rate is None else positive("step_rate", step_rate)
         self.max_step = number("max_step", max_step, self.step)
 
     def _setup(self) -> None:
@@ -99,8 +101,8 @@ class NaturalEvolutionStrategy(BaseOptimizer):
         """The z (k, d) that lead to the points X (k, d), none longer than what was drawn."""
         Y = (X - self._mu) / self.space.sigma
         repaired = np.linalg.solve(self._A, Y.T).T if self.covariance == "full" else Y / self._A
-        length = np.maximum(np.linalg.norm(repaired, axis=1), np.finfo(float).tiny)
-        return repaired * np.minimum(1.0, np.linalg.norm(Z, axis=1) / length)[:, None]
+        drawn = np.linalg.norm(Z, axis=1)
+        return repaired * (drawn / np.maximum(drawn, np.linalg.norm(repaired, axis=1)))[:, None]
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
         if not np.isfinite(F).any():
@@ -112,14 +114,14 @@ class NaturalEvolutionStrategy(BaseOptimizer):
     def _update_diagonal(self, Z: np.ndarray, u: np.ndarray) -> None:
         d = self.space.dimension
         rate = (3 + np.log(d)) / (5 * np.sqrt(d)) if self.step_rate is None else self.step_rate
-        self._move(self._A * (u @ Z))  # algorithm 6: μ + η_μ σ ∇_μ J, ∇_μ J = Σ u z
+        self._move(self._A * (u @ Z))  # SNES: μ + η_μ σ ∇_μ J, ∇_μ J = Σ u z
         J = u @ (Z**2 - 1)  # (d,) ∇_σ J
         self._A = np.minimum(self._A * np.exp(rate / 2 * J), self.max_step)  # σ exp(η_σ/2 · ∇_σ J)
 
     def _update_full(self, Z: np.ndarray, u: np.ndarray) -> None:
         d = self.space.dimension
         rate = (9 + 3 * np.log(d)) / (5 * d * np.sqrt(d)) if self.step_rate is None else self.step_rate
-        self._move(self._A @ (u @ Z))  # algorithm 5, with one rate for the size of A and its shape: μ + η_μ A ∇_δ J
+        self._move(self._A @ (u @ Z))  # xNES, one rate for the size of A and its shape: μ + η_μ A ∇_δ J
         M = (Z * u[:, None]).T @ Z  # (d, d) ∇_M J = Σ u (z zᵀ − I), where Σ u = 0
         A = self._A @ exponential(rate / 2 * M)  # A exp(η/2 · ∇_M J)
         self._A = A * min(1.0, self.max_step / float(np.sqrt((A**2).sum(axis=1).max())))
@@ -134,7 +136,7 @@ class NaturalEvolutionStrategy(BaseOptimizer):
 def utilities(losses: np.ndarray) -> np.ndarray:
     """Utilities (λ,) of losses (λ,), the best highest, their sum 0; equal losses share those of their ranks."""
     n = len(losses)
-    u = np.maximum(0, np.log(n / 2 + 1) - np.log(np.arange(1, n + 1)))  # Wierstra et al. 2014, section 3.1
+    u = np.maximum(0, np.log(n / 2 + 1) - np.log(np.arange(1, n + 1)))  # Wierstra et al. 2014
     u = u / u.sum() - 1 / n
     _, group, counts = np.unique(losses, return_inverse=True, return_counts=True)  # groups of equals, the best first
     ends = np.cumsum(counts)

@@ -24,17 +24,24 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     return int(value)
 
 
-def number(name: str, value: Any, low: float, high: float = np.inf) -> float:
-    """`value`, a finite number from `low` to `high`, both included."""
-    if not is_number(value) or not low <= value <= high or not np.isfinite(value):
-        expected = f"of at least {low}" if high == np.inf else f"from {low} to {high}"
+def number(
+    name: str, value: Any, low: float, high: float = np.inf, *, above: bool = False, below: bool = False
+) -> float:
+    """`value`, a finite number from `low` to `high`; `above` leaves `low` out, `below` leaves `high` out."""
+    fits = is_number(value) and np.isfinite(value) and low <= value <= high
+    if not fits or (above and value == low) or (below and value == high):
+        least = f"above {low}" if above else f"of at least {low}"
+        most = "" if high == np.inf else f" and below {high}" if below else f" and at most {high}"
+        expected = f"from {low} to {high}" if most and not (above or below) else least + most
         raise ValueError(f"{name} must be a finite number {expected}, got {value!r}")
     return float(value)
 
 
-def between(name: str, value: Any, low: float, high: float = np.inf) -> float:
-    """`value`, a number above `low` and below `high`."""
-    if not is_number(value) or not low < value < high:
-        expected = f"above {low}" if high == np.inf else f"above {low} and below {high}"
-        raise ValueError(f"{name} must be a finite number {expected}, got {value!r}")
-    return float(value)
+def positive(name: str, value: Any) -> float:
+    """`value`, a finite number above 0."""
+    return number(name, value, 0, above=True)
+
+
+def fraction(name: str, value: Any) -> float:
+    """`value`, a number above 0 and below 1."""
+    return number(name, value, 0, 1, above=True, below=True)

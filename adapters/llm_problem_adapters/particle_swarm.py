@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
+from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.options import choice, integer, number, positive
 
 TOPOLOGIES = ("global", "ring")
 BOUNDARIES = ("absorb", "reflect")
@@ -57,27 +58,14 @@ class ParticleSwarm(BaseOptimizer):
         max_velocity: float = 1.0,
         boundary: str = "absorb",
     ) -> None:
-        for option, choice, choices in (
-            ("topology", topology, TOPOLOGIES),
-            ("boundary", boundary, BOUNDARIES),
-        ):
-            if choice not in choices:
-                raise ValueError(f"{option} must be one of {', '.join(choices)}; got {choice!r}")
-        for option, count, least in (("particles", particles, 2), ("neighbours", neighbours, 1)):
-            if not is_integer(count) or count < least:
-                raise ValueError(f"{option} must be an integer of at least {least}, got {count!r}")
-        for option, number, high in (
-            ("inertia", inertia, 1),
-            ("cognitive", cognitive, np.inf),
-            ("social", social, np.inf),
-        ):
-            if not (is_number(number) and 0 <= number <= high and np.isfinite(number)):
-                raise ValueError(f"{option} must be finite and in [0, {high}], got {number!r}")
-        if not (is_number(max_velocity) and 0 < max_velocity < np.inf):
-            raise ValueError(f"max_velocity must be positive and finite, got {max_velocity!r}")
-        self.particles, self.topology, self.neighbours = particles, topology, neighbours
-        self.inertia, self.cognitive, self.social = inertia, cognitive, social
-        self.max_velocity, self.boundary = max_velocity, boundary
+        self.particles = integer("particles", particles, 2)
+        self.inertia = number("inertia", inertia, 0, 1)
+        self.cognitive = number("cognitive", cognitive, 0)
+        self.social = number("social", social, 0)
+        self.topology = choice("topology", topology, TOPOLOGIES)
+        self.neighbours = integer("neighbours", neighbours, 1)
+        self.max_velocity = positive("max_velocity", max_velocity)
+        self.boundary = choice("boundary", boundary, BOUNDARIES)
 
     def _setup(self) -> None:
         n, d = self.particles, self.space.dimension
@@ -107,7 +95,7 @@ class ParticleSwarm(BaseOptimizer):
         n, d = self._X.shape
         leaders = self._P[neighbourhood_best(self._P_losses, self.topology, self.neighbours)]  # (n, d)
         r1, r2 = self.rng.random((n, d)), self.rng.random((n, d))  # ~ U[0, 1)
-        V = (  # Shi & Eberhart 1998, eq. 1
+        V = (  # Shi & Eberhart 1998
             self.inertia * self._V + self.cognitive * r1 * (self._P - self._X) + self.social * r2 * (leaders - self._X)
         )
         limit = self.max_velocity * self.space.sigma  # (d,)

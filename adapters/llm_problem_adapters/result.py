@@ -22,6 +22,7 @@ class Progress:
     X: np.ndarray  # (k, d) points of this batch, read-only
     losses: np.ndarray  # (k,) as they were found, non-finite ones too; read-only
     seconds: float  # since the run began
+    status: np.ndarray  # (k,) as in `Result.history`; read-only
     violations: np.ndarray | None = None  # (k,) Σ max(G, 0); None where the problem has no constraints; read-only
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer, is_integer, is_number
+from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.feasibility import INFEASIBLE
+from llm_problem_adapters.options import choice, fraction, integer, number, positive
 
 SCHEDULES = ("geometric", "linear", "cauchy", "logarithmic")
 BOUNDARIES = ("reflect", "clip")
@@ -70,29 +71,18 @@ class SimulatedAnnealing(BaseOptimizer):
         adaptation: float = 1.0,
         boundary: str = "reflect",
     ) -> None:
-        for option, value, choices in (("schedule", schedule, SCHEDULES), ("boundary", boundary, BOUNDARIES)):
-            if value not in choices:
-                raise ValueError(f"{option} must be one of {', '.join(choices)}; got {value!r}")
-        for option, number, low, high in (
-            ("initial_temperature", 1.0 if initial_temperature is None else initial_temperature, 0, np.inf),
-            ("initial_acceptance", initial_acceptance, 0, 1),
-            ("first_move", first_move, 0, np.inf),
-            ("max_step", max_step, 0, np.inf),
-            ("target_acceptance", target_acceptance, 0, 1),
-        ):
-            if not (is_number(number) and low < number < high):
-                raise ValueError(f"{option} must be above {low} and below {high}, got {number!r}")
-        if not (is_number(final_ratio) and 0 < final_ratio <= 1):
-            raise ValueError(f"final_ratio must be above 0 and at most 1, got {final_ratio!r}")
-        if not is_integer(uphill_moves) or uphill_moves < 1:
-            raise ValueError(f"uphill_moves must be an integer of at least 1, got {uphill_moves!r}")
-        if not (is_number(adaptation) and 0 <= adaptation < np.inf):
-            raise ValueError(f"adaptation must be finite and not negative, got {adaptation!r}")
-        self.schedule, self.boundary = schedule, boundary
-        self.initial_temperature, self.initial_acceptance = initial_temperature, initial_acceptance
-        self.uphill_moves, self.final_ratio = uphill_moves, final_ratio
-        self.first_move, self.max_step = first_move, max_step
-        self.target_acceptance, self.adaptation = target_acceptance, adaptation
+        self.schedule = choice("schedule", schedule, SCHEDULES)
+        self.initial_temperature = (
+            None if initial_temperature is None else positive("initial_temperature", initial_temperature)
+        )
+        self.initial_acceptance = fraction("initial_acceptance", initial_acceptance)
+        self.uphill_moves = integer("uphill_moves", uphill_moves, 1)
+        self.final_ratio = number("final_ratio", final_ratio, 0, 1, above=True)
+        self.first_move = positive("first_move", first_move)
+        self.max_step = positive("max_step", max_step)
+        self.target_acceptance = fraction("target_acceptance", target_acceptance)
+        self.adaptation = number("adaptation", adaptation, 0)
+        self.boundary = choice("boundary", boundary, BOUNDARIES)
 
     def _setup(self) -> None:
         self._current, self._loss = self.space.x0, np.inf  # state x (d,) and its loss

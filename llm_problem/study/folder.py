@@ -56,6 +56,7 @@ class RunFolder:
         optimizer: str,
         first: int,
         losses: np.ndarray,
+        status: np.ndarray,
         best: float,
         seconds: float,
         violations: np.ndarray | None = None,
@@ -66,17 +67,17 @@ class RunFolder:
             optimizer: its name.
             first: number of the first evaluation of the batch, counted from 1.
             losses: (k,) as they were found.
+            status: (k,) of each evaluation, such as "ok", "non-finite" or "gradient".
             best: best finite loss of a feasible point before this batch, +inf if there was none.
             seconds: since this optimizer's start.
             violations: (k,) by how much the constraints are violated, where there are any.
         """
         amounts = [None] * len(losses) if violations is None else violations.tolist()
-        for number, (loss, violation) in enumerate(zip(losses.tolist(), amounts, strict=True), start=first):
-            finite = np.isfinite(loss)
-            best = min(best, loss) if finite and not violation else best
+        batch = zip(losses.tolist(), status.tolist(), amounts, strict=True)
+        for number, (loss, kind, violation) in enumerate(batch, start=first):
+            best = min(best, loss) if np.isfinite(loss) and not violation else best
             # repr is the shortest text that gives the same float64 back.
-            status = "ok" if finite else "non-finite"
-            row = (optimizer, number, repr(loss), repr(best), status, f"{seconds:.3f}")
+            row = (optimizer, number, repr(loss), repr(best), kind, f"{seconds:.3f}")
             self._history.writerow(row if violation is None else (*row, repr(violation)))
         self._file.flush()
 

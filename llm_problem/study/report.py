@@ -51,7 +51,9 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
             table.add_row(row["optimizer"], "failed")
             continue
         table.add_row(
-            row["optimizer"] + ("" if row.get("feasible", True) else " (nothing feasible)"),
+            row["optimizer"]
+            + (" (given gradients)" if row.get("used_gradients") else "")
+            + ("" if row.get("feasible", True) else " (nothing feasible)"),
             f"{row['best_loss']:.4f}",
             f"{row['loss']:.4f}",
             *_metrics(outcome, row["test"]),
@@ -59,6 +61,8 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
             f"{row['seconds']:.1f}",
         )
     console.print(table)
+    if any(row.get("used_gradients") for row in outcome.rows):
+        console.print("given gradients: a reference for gradient-free search, and none itself", highlight=False)
     for row in outcome.rows:  # what went wrong needs a whole line
         if "error" in row:
             console.print(f"{row['optimizer']} failed: {row['error']}", markup=False, highlight=False, soft_wrap=True)

@@ -33,8 +33,8 @@ class Outcome:
 
     `pretrained` has the search loss and the held-out metrics. Each of `rows` has the search loss of the best point
     seen (`best_loss`), that of the recommended point (`loss`), the recommended point's held-out metrics (`test`, empty
-    where the run was interrupted), what the optimizer spent and, with constraints, whether a feasible point was found
-    (`feasible`); a row of an optimizer that failed has "error" instead.
+    where the run was interrupted), what the optimizer spent, "used_gradients" where it was given gradients and, with
+    constraints, whether a feasible point was found (`feasible`); a row of an optimizer that failed has "error" instead.
     """
 
     problem: str
@@ -123,7 +123,8 @@ def _run_one(
         def record(progress: Any) -> None:
             nonlocal best
             first = progress.evaluations - len(progress.losses) + 1
-            folder.add_evaluations(name, first, progress.losses, best, progress.seconds, progress.violations)
+            found = (progress.losses, progress.status, best, progress.seconds, progress.violations)
+            folder.add_evaluations(name, first, *found)
             best = progress.best_loss
             line.update(progress.evaluations, progress.best_loss)
 
@@ -135,9 +136,9 @@ def _run_one(
             outcome.rows.append({"optimizer": name, "error": f"{type(error).__name__}: {error}"})
             partial = getattr(error, "partial_result", None)
             if partial is not None:
-                histories[name] = _feasible_losses(partial)
+                histories[_label(name, partial)] = _feasible_losses(partial)
             return
-    histories[name] = _feasible_losses(result)
+    histories[_label(name, result)] = _feasible_losses(result)
     points[f"{name}/x"], points[f"{name}/best_x"] = result.x, result.best_x
     outcome.interrupted = result.stop_reason == "interrupted"
     test: dict[str, float] = {}
@@ -153,13 +154,19 @@ def _run_one(
             "loss": result.loss,
             "test": test,
             "evaluations": result.evaluations,
-            "non_finite": int(np.sum(~np.isfinite(result.losses))),
+            "non_finite": int(np.sum(result.status == "non-finite")),
             "seconds": result.seconds,
             "stop_reason": result.stop_reason,
             "seed": seed,
+            **({"used_gradients": True} if result.used_gradients else {}),
             **({"feasible": result.feasible} if problem.constraints else {}),
         }
     )
+
+
+def _label(name: str, result: Any) -> str:
+    """What the run is called in the picture."""
+    return f"{name} (given gradients)" if result.used_gradients else name
 
 
 def _feasible_losses(result: Any) -> np.ndarray:

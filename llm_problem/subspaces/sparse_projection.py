@@ -1,13 +1,14 @@
-"""Sparse isometric projection (Uni-LoRA: Li, Han, Su, Li, Cai & Ji 2025, arXiv:2506.00799): θ = θ0 + c P x.
+"""Sparse isometric projection (after Uni-LoRA: Li, Han, Su, Li, Cai & Ji 2025, arXiv:2506.00799): θ = θ0 + c P x.
 
 Each of the D chosen entries belongs to one of d groups and takes the coordinate of its group: row i of P has a single
 number, ± 1/√n_j in the column j of its group of n_j entries. So PᵀP = I, one coordinate reaches every layer, and
 neither the memory nor the work depends on d.
 
-Uni-LoRA projects onto the entries of LoRA's two factors B and A. Their product is even in x and flat at x = 0, which
-is no map from x to changes that an optimizer of x around zero can follow; here the same projection is applied to the
-entries of the weights, so that it is linear. Groups are dealt out evenly, a random permutation's entries one after
-another, and signs are random (PEFT's UNILORA has none), so that a coordinate adds no common offset to all weights.
+Uni-LoRA makes the entries of LoRA's factors B and A of all layers from one vector, by a fixed random projection with
+orthonormal columns. PEFT's UNILORA (read in release 0.21.2) deals the entries out to the vector's coordinates evenly
+and at random and divides by √n_j, without signs. The product of two factors that are both linear in x is even in x and
+flat at x = 0; so here such a projection makes the entries of the weights themselves, which is linear. Entries are dealt
+out in the same way; the random signs are ours, so that a coordinate adds no common offset to all weights.
 """
 
 from __future__ import annotations

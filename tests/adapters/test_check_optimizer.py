@@ -7,18 +7,38 @@ import pytest
 
 from llm_problem.testing import BrokenPromiseError, check_optimizer
 from llm_problem_adapters import list_optimizers, make_optimizer
-from llm_problem_adapters.registry import OWN
 
+BLACK_BOX = [name for name in list_optimizers(gradients=False) if ":" not in name]
 PYMOO = ["pymoo:DE", "pymoo:PSO", "pymoo:CMAES", "pymoo:GA", "pymoo:NelderMead"]
 NEVERGRAD = [f"nevergrad:{name}" for name in ("OnePlusOne", "TwoPointsDE", "PSO", "CMA", "SPSA")]
 
 
-@pytest.mark.parametrize("name", [*OWN, "cma", "cma-diagonal", *PYMOO, *NEVERGRAD])
+@pytest.mark.parametrize("name", [*BLACK_BOX, *PYMOO, *NEVERGRAD])
 def test_optimizers_keep_the_protocol(name):
     assert name in list_optimizers(name)
     # Nelder–Mead from x0 draws nothing; SPSA follows differences of losses, those of a penalty too.
     make = functools.partial(make_optimizer, name)
     check_optimizer(make, seeded=name != "pymoo:NelderMead", non_finite=name != "nevergrad:SPSA")
+
+
+class Given:
+    """An optimizer that is given the gradients of the check's quadratic where it wants them, as `minimize` does."""
+
+    def __init__(self, name, **settings):
+        self._optimizer = make_optimizer(name, **settings)
+
+    def __getattr__(self, name):
+        return getattr(self._optimizer, name)
+
+    def tell(self, X, F, G=None):
+        given = {"gradients": 2 * (X - 1)} if self._optimizer.wants_gradients else {}
+        self._optimizer.tell(X, F, G, **given)
+
+
+@pytest.mark.parametrize("name", ["adam", "hybrid"])
+def test_with_gradients_they_keep_the_protocol_too(name):
+    """But for parts: whether a gradient fits in decides what is asked; and Adam draws nothing."""
+    check_optimizer(functools.partial(Given, name), seeded=name == "hybrid", whole=False)
 
 
 class Own:

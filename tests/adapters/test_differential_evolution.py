@@ -4,33 +4,7 @@ import numpy as np
 import pytest
 
 from llm_problem_adapters.differential_evolution import STRATEGIES, DifferentialEvolution, inside, others
-
-
-def sphere(X):
-    return ((X - 1.0) ** 2).sum(axis=1)
-
-
-def run(optimizer, f, budget, max_n=1000):
-    """Drive `f` for `budget` evaluations; every point asked (budget, d) and its losses."""
-    points, losses = [], []
-    while budget:
-        X = optimizer.ask(min(max_n, budget))
-        points.append(X)
-        losses.append(f(X))
-        optimizer.tell(X, losses[-1])
-        budget -= len(X)
-    return np.concatenate(points), np.concatenate(losses)
-
-
-class ScriptedGenerator:
-    """Hands out what a test wrote down, each method from its own list."""
-
-    def __init__(self, **scripts):
-        self.scripts = {name: list(values) for name, values in scripts.items()}
-
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: np.array(self.scripts[name].pop(0))
-
+from tests.adapters.driving import ScriptedGenerator, least_of_pymoo, run, sphere
 
 MEMBERS = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [2.0, 0.0, -1.0], [-1.0, 1.0, 1.0]])
 R = np.array([[1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]])  # r₁, r₂, r₃ of each member
@@ -111,20 +85,6 @@ def test_what_leaves_the_bounds_ends_half_way():
     np.testing.assert_array_equal(inside(mutants, members, np.full(3, -np.inf), np.full(3, np.inf)), mutants)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_parts_seeds_and_bounds(strategy):
-    def fresh(seed):
-        de = DifferentialEvolution(population=7, strategy=strategy, weight=1.5)
-        return de.setup(dimension=4, bounds=([-1, -2, -np.inf, -2], 0.8), sigma=[1, 9, 1, 1], horizon=200, seed=seed)
-
-    whole, _ = run(fresh(5), sphere, 200)
-    for max_n in (1, 5):
-        np.testing.assert_array_equal(run(fresh(5), sphere, 200, max_n)[0], whole)
-    assert not np.array_equal(run(fresh(6), sphere, 200)[0], whole)
-    assert (whole >= [-1, -2, -np.inf, -2]).all()
-    assert (whole <= 0.8).all()
-
-
 def test_the_first_generation_is_normal_about_x0_which_is_one_of_it():
     de = DifferentialEvolution(population=2000).setup(dimension=2, x0=[1, -2], sigma=[0.5, 3], horizon=9000)
     first, _ = run(de, sphere, 2000, max_n=10_000)
@@ -142,26 +102,14 @@ def test_without_bounds_it_does_not_run_away_on_a_plateau(f):
     assert np.abs(points).max() < 250
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_losses_that_are_not_finite(strategy, bad):
-    de = DifferentialEvolution(population=6, strategy=strategy).setup(dimension=3, horizon=300)
-    points, _ = run(de, lambda X: np.full(len(X), bad), 30)
-    assert np.isfinite(points).all()
-    points, _ = run(de, lambda X: np.where(X[:, 0] > 0, bad, sphere(X)), 270)
-    assert np.isfinite(points).all()
-    assert de.recommend()[0] <= 0
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"population": 3}, "population must be an integer of at least 4, got 3"),
         ({"strategy": "rand/2/bin"}, r"strategy must be one of rand/1/bin, .*; got 'rand/2/bin'"),
-        ({"weight": 0}, "weight must be a finite number above 0 and below 2.0+4?, got 0"),
+        ({"weight": 0}, "weight must be a finite number above 0 and at most 2, got 0"),
         ({"weight": 2.1}, "weight must be"),
-        ({"dither": 0.5}, "dither must be a finite number from 0 to 0.49+"),
+        ({"dither": 0.5}, "dither must be a finite number of at least 0 and below 0.5, got 0.5"),
         ({"crossover": 1.2}, "crossover must be a finite number from 0 to 1, got 1.2"),
         ({"max_step": np.inf}, "max_step must be a finite number above 0, got inf"),
     ],
@@ -188,33 +136,21 @@ def rosenbrock(X):
     return (100 * (X[:, 1:] - X[:, :-1] ** 2) ** 2 + (1 - X[:, :-1]) ** 2).sum(axis=1)
 
 
-@pytest.mark.parametrize("f", [sphere, rosenbrock])
-@pytest.mark.parametrize(("ours", "pymoos"), [("rand/1/bin", "DE/rand/1/bin"), ("best/1/bin", "DE/best/1/bin")])
-def test_as_good_as_the_differential_evolution_of_pymoo(ours, pymoos, f):
+@pytest.mark.parametrize(("strategy", "f"), [("rand/1/bin", sphere), ("best/1/bin", rosenbrock)])
+def test_as_good_as_the_differential_evolution_of_pymoo(strategy, f):
     """How far log f falls, medians of 7 seeds on 8 dimensions, 1,200 evaluations, the same size, weights and start: at
     least 0.8 times theirs, but for a factor of 1.2 in f."""
     from pymoo.algorithms.soo.nonconvex.de import DE
-    from pymoo.core.problem import Problem
-    from pymoo.core.sampling import Sampling
-    from pymoo.optimize import minimize
 
-    class Boxed(Problem):
-        def __init__(self):
-            super().__init__(n_var=8, n_obj=1, xl=-5.0, xu=5.0)
+    def twin(sampling):
+        variant = f"DE/{strategy}"
+        return DE(pop_size=20, sampling=sampling, variant=variant, CR=0.8, F=0.6, dither="vector", jitter=False)
 
-        def _evaluate(self, X, out, *args, **kwargs):
-            out["F"] = f(X)
-
-    class Normal(Sampling):
-        def _do(self, problem, n_samples, *, random_state, **kwargs):
-            return np.clip(random_state.normal(size=(n_samples, problem.n_var)), problem.xl, problem.xu)
-
-    mine, theirs = [], []
+    mine = []
     for seed in range(7):
-        de = DifferentialEvolution(strategy=ours, weight=0.6, dither=0.2, crossover=0.8)
+        de = DifferentialEvolution(strategy=strategy, weight=0.6, dither=0.2, crossover=0.8)
         de.setup(dimension=8, bounds=(-5, 5), horizon=1200, seed=seed, start_at_x0=False)
         mine.append(run(de, f, 1200)[1].min())
-        algorithm = DE(pop_size=20, sampling=Normal(), variant=pymoos, CR=0.8, F=0.6, dither="vector", jitter=False)
-        theirs.append(minimize(Boxed(), algorithm, ("n_eval", 1200), seed=seed, verbose=False).F[0])
+    theirs = least_of_pymoo(f, 8, twin, 1200)
     start = f(np.zeros((1, 8)))[0]
     assert np.median(np.log(start / mine)) >= 0.8 * np.median(np.log(start / theirs)) - np.log(1.2)

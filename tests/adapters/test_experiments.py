@@ -2,7 +2,8 @@
 
 import pytest
 
-from llm_problem_adapters.experiments import movement
+from llm_problem_adapters import list_optimizers
+from llm_problem_adapters.experiments import defaults, movement
 from llm_problem_adapters.experiments.records import Records
 
 PROBLEM = "tiny-gpt2-prose-lora-xs-d32-v1"
@@ -31,10 +32,34 @@ def test_a_line_that_was_cut_off_is_made_again_and_the_others_are_kept(tmp_path,
 
 
 def test_movement_tells_who_stands_still(tmp_path, capsys, monkeypatch):
-    options = ["--seeds", "1", "--budget", "60", "--problems", PROBLEM, "--out", str(tmp_path / "runs.jsonl")]
+    options = ["--seeds", "1", "--budget", "40", "--problems", PROBLEM, "--out", str(tmp_path / "runs.jsonl")]
     assert movement.main([*options, "--optimizers", "cma", "nevergrad:SPSA"]) == 0  # SPSA has its reason
     printed = capsys.readouterr().out
     assert "cma" in printed and movement.REASONS["nevergrad:SPSA"] in printed
     monkeypatch.setattr(movement, "REASONS", {})
     assert movement.main([*options, "--optimizers", "cma", "nevergrad:SPSA"]) == 1
     assert "fails" in capsys.readouterr().out
+
+
+def test_movement_has_every_black_box_optimizer_of_ours():
+    """But for the document's, which takes 5,000 evaluations, and the diagonal variant of pycma's."""
+    ours = {name for name in list_optimizers(gradients=False) if ":" not in name}
+    assert ours - set(movement.OPTIMIZERS) == {"genetic-algorithm-document", "cma-diagonal"}
+
+
+def test_scores_are_shares_of_the_largest_fall():
+    falls = {"defaults": [0.5, 2.0], "step 0.3": [1.0, 1.0]}
+    assert defaults.scores(falls) == {"defaults": 0.75, "step 0.3": 0.75}
+
+
+def test_defaults_that_another_setting_is_ahead_of_are_told(tmp_path, capsys, monkeypatch):
+    changes = {"evolution-strategy": ({"first_move": 1e-9},), "spsa": ({"gain": 1e-12},)}
+    monkeypatch.setattr(defaults, "CHANGES", changes)
+    problem = ["--problems", "tiny-bert-prose-random-d32-v1"]
+    options = ["--seeds", "1", "--budget", "20", *problem, "--out", str(tmp_path / "runs.jsonl")]
+    assert defaults.main(options) == 0
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 4
+    assert "ahead" not in capsys.readouterr().out
+    table = {"spsa": {"defaults": [0.2], "gain 0.5": [0.3]}, "adam": {"defaults": [0.3], "learning_rate 1": [0.3]}}
+    assert defaults.print_table(table, problem[1:]) == {"spsa"}
+    assert "ahead" in capsys.readouterr().out

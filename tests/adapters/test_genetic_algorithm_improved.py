@@ -5,23 +5,7 @@ import pytest
 
 from llm_problem_adapters import GeneticAlgorithm, ImprovedGeneticAlgorithm
 from llm_problem_adapters import genetic_operators as operators
-from llm_problem_adapters.genetic_algorithm_improved import ALL_CROSSOVERS
-
-
-def sphere(X):
-    return ((X - 1.0) ** 2).sum(axis=1)
-
-
-def run(optimizer, f, budget, max_n=1000):
-    """Drive `f` for `budget` evaluations; every point asked (budget, d) and its losses."""
-    points, losses = [], []
-    while budget:
-        X = optimizer.ask(min(max_n, budget))
-        points.append(X)
-        losses.append(f(X))
-        optimizer.tell(X, losses[-1])
-        budget -= len(X)
-    return np.concatenate(points), np.concatenate(losses)
+from tests.adapters.driving import run, sphere
 
 
 @pytest.mark.parametrize("crossover", ["blend", "simulated-binary"])
@@ -94,32 +78,6 @@ def test_restarts_draw_about_the_best_point_and_keep_the_elite():
     never = ImprovedGeneticAlgorithm(patience=None).setup(dimension=3, horizon=9000)
     run(never, lambda X: np.zeros(len(X)), 3000)
     assert never._parents is not None
-
-
-@pytest.mark.parametrize("crossover", ALL_CROSSOVERS)
-def test_parts_seeds_and_bounds(crossover):
-    def fresh(seed):
-        ga = ImprovedGeneticAlgorithm(population=9, crossover=crossover, patience=2)
-        return ga.setup(dimension=4, bounds=([-1, -2, -1, -2], 0.8), sigma=[1, 3, 1, 1], horizon=200, seed=seed)
-
-    whole, _ = run(fresh(5), sphere, 200)
-    for max_n in (1, 7):
-        np.testing.assert_array_equal(run(fresh(5), sphere, 200, max_n)[0], whole)
-    assert not np.array_equal(run(fresh(6), sphere, 200)[0], whole)
-    assert (whole >= [-1, -2, -1, -2]).all()
-    assert (whole <= 0.8).all()
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_losses_that_are_not_finite(bad):
-    ga = ImprovedGeneticAlgorithm(population=8, selected=4, patience=2).setup(dimension=3, horizon=400)
-    points, _ = run(ga, lambda X: np.full(len(X), bad), 100)
-    assert np.isfinite(points).all()
-    assert np.abs(points).max() < 20
-    points, _ = run(ga, lambda X: np.where(X[:, 0] > 0, bad, sphere(X)), 300)
-    assert np.isfinite(points).all()
-    assert ga.recommend()[0] <= 0
 
 
 @pytest.mark.parametrize("crossover", ["blend", "simulated-binary", "uniform"])

@@ -373,9 +373,9 @@ def test_racing_spends_the_same_budget_on_less_work(tiny_gpt2):
     text = " ".join(words[(k * k) % 7] for k in range(3000))
     task = lp.tasks.LanguageModelling.from_string(text, window=12, search_size=16, dev_size=2, test_size=2)
     problem = lp.Problem(tiny_gpt2, task, lp.subspaces.LoRAXS(4, layers=1))
-    raced = minimize(problem, "random-search", 40, seed=3, race=True)
-    plain = minimize(problem, "random-search", 40, seed=3)
-    assert raced.evaluations == plain.evaluations == 40
+    raced = minimize(problem, "random-search", 25, seed=3, race=True)
+    plain = minimize(problem, "random-search", 25, seed=3)
+    assert raced.evaluations == plain.evaluations == 25
     censored = (raced.history.status == "censored").to_numpy()
     assert censored.any() and not (plain.history.status == "censored").any()
     assert np.isnan(raced.losses[censored]).all()

@@ -10,22 +10,7 @@ from llm_problem_adapters.natural_evolution_strategy import (
     exponential,
     utilities,
 )
-
-
-def sphere(X):
-    return ((X - 1.0) ** 2).sum(axis=1)
-
-
-def run(optimizer, f, budget, max_n=1000):
-    """Drive `f` for `budget` evaluations; every point asked (budget, d) and its losses."""
-    points, losses = [], []
-    while budget:
-        X = optimizer.ask(min(max_n, budget))
-        points.append(X)
-        losses.append(f(X))
-        optimizer.tell(X, losses[-1])
-        budget -= len(X)
-    return np.concatenate(points), np.concatenate(losses)
+from tests.adapters.driving import run, sphere
 
 
 def test_utilities_by_hand():
@@ -104,21 +89,6 @@ def test_what_is_moved_onto_a_bound_counts_as_it_is():
     np.testing.assert_allclose(nes.recommend(), np.clip(utilities(sphere(X)) @ X, -0.1, 0.1))
 
 
-@pytest.mark.parametrize("covariance", COVARIANCES)
-@pytest.mark.parametrize("antithetic", [False, True])
-def test_parts_seeds_and_bounds(covariance, antithetic):
-    def fresh(seed):
-        nes = NaturalEvolutionStrategy(covariance=covariance, antithetic=antithetic, step=3.0)
-        return nes.setup(dimension=4, bounds=([-1, -2, -np.inf, -2], 0.8), sigma=[1, 9, 1, 1], horizon=200, seed=seed)
-
-    whole, _ = run(fresh(5), sphere, 200)
-    for max_n in (1, 7):
-        np.testing.assert_array_equal(run(fresh(5), sphere, 200, max_n)[0], whole)
-    assert not np.array_equal(run(fresh(6), sphere, 200)[0], whole)
-    assert (whole >= [-1, -2, -np.inf, -2]).all()
-    assert (whole <= 0.8).all()
-
-
 def test_the_generation_is_the_batch_or_the_papers():
     assert len(NaturalEvolutionStrategy().setup(dimension=64, horizon=9, start_at_x0=False).ask(99)) == 4 + 12
     for settings, options, expected in (
@@ -150,16 +120,15 @@ def test_without_bounds_it_does_not_run_away(covariance):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_losses_that_are_not_finite(covariance, bad):
+def test_losses_that_are_not_finite(covariance):
     nes = NaturalEvolutionStrategy(covariance=covariance, population=6).setup(dimension=3, horizon=9000)
-    points, _ = run(nes, lambda X: np.full(len(X), bad), 6001)  # a thousand times half the step
+    points, _ = run(nes, lambda X: np.full(len(X), np.nan), 6001)  # a thousand times half the step
     assert np.isfinite(points).all()
     points, _ = run(nes, sphere, 60)
     assert np.isfinite(points).all()
     nes.setup(dimension=3, horizon=900)
-    points, _ = run(nes, lambda X: np.where(X[:, 0] > 0.2, bad, sphere(X)), 900)
+    points, _ = run(nes, lambda X: np.where(X[:, 0] > 0.2, np.nan, sphere(X)), 900)
     assert np.isfinite(points).all()
     assert sphere(nes.recommend()[None])[0] < 0.7  # 0.64 is the least where the losses are finite
 
@@ -196,7 +165,7 @@ def test_each_kind_converges_on_the_ellipsoid_of_its_axes():
 
 def test_too_large_for_a_full_covariance_says_so():
     with pytest.raises(MemoryError, match=r'natural-evolution-strategy keeps full .*; use covariance="diagonal"'):
-        NaturalEvolutionStrategy(covariance="full").setup(dimension=10**7, horizon=9)
+        NaturalEvolutionStrategy(covariance="full").setup(dimension=10**6, horizon=9)
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,7 @@ import pytest
 from scipy import stats
 
 from llm_problem_adapters.random_search import RandomSearch
-
-
-def sphere(X):
-    return ((X - 1.0) ** 2).sum(axis=1)
-
-
-def run(optimizer, f, budget, max_n=1000):
-    """Drive `f` for `budget` evaluations; every point asked (budget, d) and its losses."""
-    points, losses = [], []
-    while budget:
-        X = optimizer.ask(min(max_n, budget))
-        points.append(X)
-        losses.append(f(X))
-        optimizer.tell(X, losses[-1])
-        budget -= len(X)
-    return np.concatenate(points), np.concatenate(losses)
+from tests.adapters.driving import run, sphere
 
 
 def test_points_are_normal_about_the_start():

@@ -13,22 +13,7 @@ from llm_problem_adapters.simulated_annealing import (
     reflect,
     scheduled_temperature,
 )
-
-
-def sphere(X):
-    return ((X - 1.0) ** 2).sum(axis=1)
-
-
-def run(optimizer, f, budget, max_n=1000):
-    """Drive `f` for `budget` evaluations; every point asked (budget, d) and its losses."""
-    points, losses = [], []
-    while budget:
-        X = optimizer.ask(min(max_n, budget))
-        points.append(X)
-        losses.append(f(X))
-        optimizer.tell(X, losses[-1])
-        budget -= len(X)
-    return np.concatenate(points), np.concatenate(losses)
+from tests.adapters.driving import run, sphere
 
 
 @pytest.mark.parametrize(
@@ -145,22 +130,6 @@ def test_a_batch_is_proposed_from_one_state_and_judged_in_order():
     assert annealing._loss == 0.4
 
 
-@pytest.mark.parametrize("boundary", ["reflect", "clip"])
-@pytest.mark.parametrize("batch_size", [None, 5])
-def test_parts_seeds_and_bounds(boundary, batch_size):
-    def fresh(seed):
-        return SimulatedAnnealing(boundary=boundary, first_move=8.0).setup(
-            dimension=4, bounds=([-1, -2, -np.inf, -2], 0.8), horizon=200, batch_size=batch_size, seed=seed
-        )
-
-    whole, _ = run(fresh(5), sphere, 201)
-    for max_n in (1, 7):
-        np.testing.assert_array_equal(run(fresh(5), sphere, 201, max_n)[0], whole)
-    assert not np.array_equal(run(fresh(6), sphere, 201)[0], whole)
-    assert (whole >= [-1, -2, -np.inf, -2]).all()
-    assert (whole <= 0.8).all()
-
-
 def test_reflection_by_hand():
     X = np.array([[-1.5, 0.5, 2.5, 4.0]])
     lower, upper = np.array([-1, -1, -1, -np.inf]), np.array([2, 2, 2, np.inf])
@@ -168,16 +137,15 @@ def test_reflection_by_hand():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("batch_size", [None, 3])
 @pytest.mark.parametrize("start_at_x0", [True, False])
-def test_losses_that_are_not_finite(bad, batch_size, start_at_x0):
+def test_losses_that_are_not_finite(batch_size, start_at_x0):
     annealing = SimulatedAnnealing().setup(
         dimension=3, horizon=400, batch_size=batch_size, start_at_x0=start_at_x0, seed=1
     )
-    points, _ = run(annealing, lambda X: np.full(len(X), bad), 31)
+    points, _ = run(annealing, lambda X: np.full(len(X), np.nan), 31)
     assert np.isfinite(points).all()
-    points, _ = run(annealing, lambda X: np.where(X[:, 0] > 0, bad, sphere(X)), 300)
+    points, _ = run(annealing, lambda X: np.where(X[:, 0] > 0, np.nan, sphere(X)), 300)
     assert np.isfinite(points).all()
     assert annealing.recommend()[0] <= 0
     assert sphere(annealing.recommend()[None]) < 1.5  # 1 is the best on this side
@@ -191,16 +159,16 @@ def test_losses_that_are_not_finite(bad, batch_size, start_at_x0):
             "schedule must be one of geometric, linear, cauchy, logarithmic; got 'quick'",
         ),
         ({"boundary": "wrap"}, "boundary must be one of reflect, clip; got 'wrap'"),
-        ({"initial_temperature": 0}, "initial_temperature must be above 0"),
-        ({"initial_acceptance": 1}, "initial_acceptance must be above 0 and below 1, got 1"),
-        ({"final_ratio": "1"}, "final_ratio must be above 0 and at most 1, got '1'"),
-        ({"first_move": None}, "first_move must be above 0"),
-        ({"adaptation": "1"}, "adaptation must be finite"),
-        ({"final_ratio": 2}, "final_ratio must be above 0 and at most 1, got 2"),
+        ({"initial_temperature": 0}, "initial_temperature must be a finite number above 0, got 0"),
+        ({"initial_acceptance": 1}, "initial_acceptance must be a finite number above 0 and below 1, got 1"),
+        ({"final_ratio": "1"}, "final_ratio must be a finite number above 0 and at most 1, got '1'"),
+        ({"first_move": None}, "first_move must be a finite number above 0, got None"),
+        ({"adaptation": "1"}, "adaptation must be a finite number of at least 0, got '1'"),
+        ({"final_ratio": 2}, "final_ratio must be a finite number above 0 and at most 1, got 2"),
         ({"uphill_moves": 0}, "uphill_moves must be an integer of at least 1, got 0"),
-        ({"first_move": np.nan}, "first_move must be above 0 and below inf, got nan"),
-        ({"max_step": -1}, "max_step must be above 0 and below inf, got -1"),
-        ({"adaptation": -1}, "adaptation must be finite and not negative, got -1"),
+        ({"first_move": np.nan}, "first_move must be a finite number above 0, got nan"),
+        ({"max_step": -1}, "max_step must be a finite number above 0, got -1"),
+        ({"adaptation": -1}, "adaptation must be a finite number of at least 0, got -1"),
     ],
 )
 def test_options_are_checked(options, message):

@@ -86,6 +86,8 @@ def test_list_optimizers_names_own_ones_and_the_libraries(capsys):
     assert main(["list", "--optimizers"]) == 0
     names = capsys.readouterr().out.splitlines()
     assert {"genetic-algorithm", "simulated-annealing", "particle-swarm", "random-search", "cma"} < set(names)
+    given = " (given gradients: a reference)"
+    assert [name.removesuffix(given) for name in names if name.endswith(given)] == ["adam", "hybrid"]
     assert {"nevergrad:NGOpt", "nevergrad:TwoPointsDE", "pymoo:DE"} < set(names)
     assert len(names) == len(set(names)) > 100
     assert main(["list", "--optimizers", "pymoo:*", "--json"]) == 0

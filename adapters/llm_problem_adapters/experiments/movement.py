@@ -30,10 +30,15 @@ PROBLEMS = (
 )
 OPTIMIZERS = (
     "cma",
+    "differential-evolution",
+    "evolution-strategy",
     "genetic-algorithm",
+    "genetic-algorithm-improved",
+    "natural-evolution-strategy",
     "particle-swarm",
     "random-search",
     "simulated-annealing",
+    "spsa",
     "nevergrad:CMA",
     "nevergrad:DE",
     "nevergrad:NGOpt",

@@ -59,7 +59,8 @@ def test_a_run_that_finds_nothing_feasible_says_so(run):
 
 def test_the_folder_leaves_infeasible_losses_out_of_the_best(tmp_path):
     with RunFolder(tmp_path / "run", constrained=True) as folder:
-        folder.add_evaluations("a", 1, np.array([0.5, 2.0, 1.0]), np.inf, 0.0, np.array([0.25, 0.0, np.inf]))
+        losses, status, violations = np.array([0.5, 2.0, 1.0]), np.full(3, "ok"), np.array([0.25, 0.0, np.inf])
+        folder.add_evaluations("a", 1, losses, status, np.inf, 0.0, violations)
     with open(tmp_path / "run" / "history.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["best_loss"] for row in rows] == ["inf", "2.0", "2.0"]

@@ -10,6 +10,8 @@ from safetensors.numpy import load_file
 
 from llm_problem.study.folder import HISTORY, RunFolder, finite_json
 
+OK = np.array(["ok"])
+
 
 def rows_of(folder):
     with open(folder / "history.csv", newline="", encoding="utf-8") as file:
@@ -19,8 +21,9 @@ def rows_of(folder):
 def test_history_has_a_row_for_each_evaluation_as_it_was_found(tmp_path):
     losses = np.array([0.1 + 0.2, np.nan, -np.inf, 1 / 3, np.inf])
     with RunFolder(tmp_path / "run") as folder:
-        folder.add_evaluations('a, "b"', 1, losses, math.inf, 0.5)
-        folder.add_evaluations('a, "b"', 6, np.array([0.31, 0.2]), 0.1 + 0.2, 1.25)
+        status = ["ok", "non-finite", "non-finite", "ok", "gradient"]
+        folder.add_evaluations('a, "b"', 1, losses, np.array(status), math.inf, 0.5)
+        folder.add_evaluations('a, "b"', 6, np.array([0.31, 0.2]), OK.repeat(2), 0.1 + 0.2, 1.25)
     rows = rows_of(tmp_path / "run")
     assert tuple(rows[0]) == HISTORY
     assert {row["optimizer"] for row in rows} == {'a, "b"'}
@@ -28,20 +31,20 @@ def test_history_has_a_row_for_each_evaluation_as_it_was_found(tmp_path):
     np.testing.assert_array_equal([float(row["loss"]) for row in rows], [*losses, 0.31, 0.2])
     # What is not finite is never the best, minus infinity neither.
     assert [float(row["best_loss"]) for row in rows] == [0.1 + 0.2] * 6 + [0.2]
-    assert [row["status"] for row in rows] == ["ok", "non-finite", "non-finite", "ok", "non-finite", "ok", "ok"]
+    assert [row["status"] for row in rows] == [*status, "ok", "ok"]
     assert [float(row["seconds"]) for row in rows] == [0.5] * 5 + [1.25] * 2
 
 
 def test_before_the_first_finite_loss_there_is_no_best(tmp_path):
     with RunFolder(tmp_path / "run") as folder:
-        folder.add_evaluations("a", 1, np.array([np.nan, 2.0]), math.inf, 0.0)
+        folder.add_evaluations("a", 1, np.array([np.nan, 2.0]), np.array(["non-finite", "ok"]), math.inf, 0.0)
     assert [float(row["best_loss"]) for row in rows_of(tmp_path / "run")] == [math.inf, 2.0]
 
 
 def test_history_can_be_read_while_the_run_goes_on(tmp_path):
     with RunFolder(tmp_path / "run") as folder:
         assert rows_of(tmp_path / "run") == []
-        folder.add_evaluations("a", 1, np.array([1.0]), math.inf, 0.0)
+        folder.add_evaluations("a", 1, np.array([1.0]), OK, math.inf, 0.0)
         assert len(rows_of(tmp_path / "run")) == 1
 
 
