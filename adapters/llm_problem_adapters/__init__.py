@@ -6,6 +6,9 @@
 Importing this imports none of Nevergrad, pymoo and pycma: each comes in when one of its optimizers is made.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 from llm_problem_adapters.cma_optimizer import CMAOptimizer
 from llm_problem_adapters.differential_evolution import DifferentialEvolution
@@ -26,9 +29,14 @@ from llm_problem_adapters.result import Progress, Result
 from llm_problem_adapters.simulated_annealing import SimulatedAnnealing
 from llm_problem_adapters.spsa import SPSA
 
+if TYPE_CHECKING:
+    from llm_problem_adapters.nevergrad_registry import register_with_nevergrad
+    from llm_problem_adapters.pymoo_algorithms import AskTell
+
 __all__ = [
     "SPSA",
     "Adam",
+    "AskTell",
     "BaseOptimizer",
     "CMAOptimizer",
     "DifferentialEvolution",
@@ -49,5 +57,14 @@ __all__ = [
     "make_optimizer",
     "minimize",
     "refine",
+    "register_with_nevergrad",
     "takes_gradients",
 ]
+
+_LATER = {"AskTell": "pymoo_algorithms", "register_with_nevergrad": "nevergrad_registry"}  # import another library
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
