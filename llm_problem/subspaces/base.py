@@ -60,6 +60,8 @@ class BoundSubspace(ABC):
     """Token ids that stand before every sequence (before an encoder-decoder's sources), where x moves a prompt."""
     blocks: tuple[int, ...] = ()
     """Sizes of the parts of x that have a scale of their own, in order; empty for one part."""
+    description: Subspace | None = None
+    """What was bound, with what binding found of the models that it names (their sha256); None where it lacked none."""
 
     @abstractmethod
     def deltas(self, X: torch.Tensor) -> list[Delta]:

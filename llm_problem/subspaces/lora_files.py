@@ -24,6 +24,7 @@ _NEUTRAL = {
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
+    "eva_config",
     "exclude_modules",
     "fan_in_fan_out",  # PEFT corrects it to the kind of module it finds
     "inference_mode",
@@ -107,6 +108,8 @@ def read_lora(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             pairs.setdefault(_module_name(match["module"]), {})[match["side"]] = tensor.float()
     if strange:
         raise ValueError(f"{folder} is more than a LoRA of weight matrices: it also holds {_some(strange)}")
+    if wild := [module for module, pair in pairs.items() if not all(t.isfinite().all() for t in pair.values())]:
+        raise ValueError(f"{folder} has numbers that are not finite, in {_some(wild)}")
     if incomplete := [module for module, pair in pairs.items() if len(pair) != 2]:
         raise ValueError(f"{folder} has only one of lora_A and lora_B for {_some(incomplete)}")
     if not pairs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -50,7 +50,11 @@ class Together(Subspace):
         with_prompt = [part.kind for part, b in zip(self.parts, bound, strict=True) if b.prompt]
         if len(with_prompt) > 1:
             raise ValueError(f"only one part may bring a prompt, these do: {', '.join(with_prompt)}")
-        return BoundTogether(bound, self.scale or 1.0, model.model.device)
+        together = BoundTogether(bound, self.scale or 1.0, model.model.device)
+        if any(b.description is not None for b in bound):
+            parts = tuple(b.description or part for part, b in zip(self.parts, bound, strict=True))
+            together.description = replace(self, parts=parts)
+        return together
 
 
 class BoundTogether(BoundSubspace):
@@ -62,8 +66,11 @@ class BoundTogether(BoundSubspace):
         self.dimension = sum(self.sizes)
         self.blocks = tuple(size for part in parts for size in (part.blocks or (part.dimension,)))
         self.parameters = tuple(dict.fromkeys(name for part in parts for name in part.parameters))
-        self.prompt = next((part.prompt for part in parts if part.prompt), ())
         self.scale = torch.tensor([scale], dtype=torch.float64, device=device)
+
+    @property
+    def prompt(self) -> tuple[int, ...]:  # type: ignore[override]  # a part's, whatever was stored for it
+        return next((part.prompt for part in self.parts if part.prompt), ())
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         slices = (X * self.scale.to(X.dtype)).split(self.sizes, dim=1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from llm_problem.batches import Batches
 from llm_problem.evaluation.choice import TOLERANCE
 from llm_problem.evaluation.encoder_decoder import EncoderDecoderEvaluator
 from llm_problem.evaluation.replay import NotReplayableError, ReplayEvaluator
@@ -21,7 +22,7 @@ from llm_problem.subspaces.base import hash_tensors
 from llm_problem.subspaces.stored import load_basis, save_basis
 from llm_problem.tasks import Classification, LanguageModelling, Task
 from llm_problem.testing.changes import changes_of, combined, distance, size_of
-from llm_problem.testing.elsewhere import changes_elsewhere
+from llm_problem.testing.elsewhere import check_elsewhere
 from llm_problem.testing.exported import check_exports
 from llm_problem.testing.promises import promised, require
 
@@ -44,30 +45,27 @@ def check_subspace(
 
     Raises:
         BrokenPromiseError: a promise that it does not keep.
-        ValueError: the model does not load.
+        ValueError: the model does not load, or is none for this subspace, in the subspace's own words.
     """
     loaded = load_model(model)
     task = _some_words(loaded) if task is None else task
     _check_description(subspace, task)
     untouched = hash_tensors(loaded.model.state_dict().values())
     state = _random_state()
-    with promised("bind(model, seed) gives the map"):
+    with promised("bind(model, seed) gives the map, or a ValueError that says what does not fit", ValueError):
         bound, again = subspace.bind(loaded, seed), subspace.bind(loaded, seed)
+    require(isinstance(bound, BoundSubspace), "bind(model, seed) gives a BoundSubspace", type(bound).__name__)
     require(_random_state() == state, "binding draws from a generator of its own", "it moved a global one")
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((3, _dimension(bound)))
     _check_claims(bound, loaded, X)
+    if bound.description is not None:
+        _check_description(bound.description, task)
     _check_map(bound, loaded, X)
     _check_repeats(bound, again, loaded, X)
     _check_basis(subspace, bound, loaded, seed, X)
     if processes:
-        theirs, ours = changes_elsewhere(subspace, loaded, task, seed, X)
-        error = distance(theirs, ours)
-        require(
-            error <= _exact(loaded),
-            "the JSON description gives the same changes in another process",
-            f"off by {error:.2g}",
-        )
+        check_elsewhere(subspace, loaded, task, seed, X[0], _exact(loaded))
     _check_values(bound, loaded, task, seed, X)
     check_exports(subspace, loaded, task, seed, X[1])
     require(hash_tensors(loaded.model.state_dict().values()) == untouched, "the model stays as it was")
@@ -179,25 +177,26 @@ def _check_basis(subspace: Subspace, bound: BoundSubspace, loaded: LoadedModel, 
     expected, found = (changes_of(b, model, X[:1])[0] for b in (bound, other))
     error = distance(expected, found)
     require(error == 0, "the map follows from its basis", f"with the stored one, another seed's is off by {error:.2g}")
+    require(bound.prompt == other.prompt, "the prompt follows from the basis", f"{other.prompt} for {bound.prompt}")
 
 
 def _check_in_use(bound: BoundSubspace, tensor: torch.Tensor, k: int, model: Any, X: np.ndarray) -> None:
-    """Writing other numbers into a tensor of the basis must change the map."""
-    before, expected = tensor.clone(), changes_of(bound, model, X[:1])[0]
+    """Writing other numbers into a tensor of the basis must change the map, or the prompt."""
+    before, expected, prompt = tensor.clone(), changes_of(bound, model, X[:1])[0], bound.prompt
     with torch.no_grad():
         if tensor.is_floating_point():
             tensor.mul_(2)
         else:  # numbers of places, say: others must stay among those there are
             tensor.copy_(tensor.flatten().roll(1).reshape(tensor.shape))
         changed = not torch.equal(tensor, before)
-        found = distance(changes_of(bound, model, X[:1])[0], expected)
+        found = distance(changes_of(bound, model, X[:1])[0], expected) or bound.prompt != prompt
         tensor.copy_(before)
-    require(found > 0 or not changed, "basis() yields the very tensors in use", f"changing number {k} changes nothing")
+    require(found or not changed, "basis() yields the very tensors in use", f"changing number {k} changes nothing")
 
 
 def _check_values(bound: BoundSubspace, loaded: LoadedModel, task: Task, seed: int, X: np.ndarray) -> None:
     """The evaluators agree, and a value does not depend on its population."""
-    batch = task.batch(loaded, "search", seed)
+    batch = Batches(task, loaded, seed, None, bound.prompt).split("search")
     points = np.concatenate([np.zeros((1, bound.dimension)), X, 0.1 * X])
     reference = SerialEvaluator(loaded, bound)
     evaluators: list[SerialEvaluator] = [reference]

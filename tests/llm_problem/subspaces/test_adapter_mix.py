@@ -190,6 +190,18 @@ def test_tensors_beside_lora_are_named(adapter):
         AdapterMix([folder])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("side", ["lora_A", "lora_B"])
+def test_an_adapter_that_is_not_finite_is_refused(side, value, adapter):
+    """0 times its change would not be the pretrained model."""
+    folder = adapter()
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(tensor for key, tensor in tensors.items() if side in key)[0, 0] = value
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"has numbers that are not finite, in model\.layers\..*q_proj"):
+        AdapterMix([folder])
+
+
 def test_pickled_weights_are_not_read(adapter):
     folder = adapter()
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")

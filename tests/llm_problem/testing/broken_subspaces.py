@@ -171,6 +171,31 @@ class Writing(Own):
             dict(model.model.named_parameters())[self.target.parameter].data *= 1 + 1e-6
 
 
+class DrawnPrompt(Own):
+    """Whose prompt follows from the seed and does not stand in the basis."""
+
+    kind, promise = "drawn-prompt", "the prompt follows from the basis: \\(6, 7\\) for \\(5, 7\\)"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.prompt = (5 + seed, 7)
+
+
+class Listed(Own):
+    kind, promise = "listed", "prompt is a tuple of token ids"
+
+    class bound(Bound):
+        prompt = [5, 7]  # noqa: RUF012
+
+
+class Unbound(Own):
+    kind, promise = "unbound", "gives a BoundSubspace: dict"
+
+    def bind(self, model, seed):
+        return {"dimension": 3}
+
+
 class Forgetful(Own):
     """Whose map follows from something that its description does not hold."""
 
@@ -197,4 +222,7 @@ BROKEN = [
     TooMany,
     Misnamed,
     Writing,
+    DrawnPrompt,
+    Listed,
+    Unbound,
 ]

@@ -1,5 +1,7 @@
 """The shipped check of subspaces: what is registered passes, and what breaks a promise is told which."""
 
+from contextlib import nullcontext
+
 import pytest
 
 import llm_problem as lp
@@ -15,11 +17,16 @@ def test_every_registered_subspace_keeps_its_promises(kind, tiny_gpt2):
     check_subspace(example(kind, tiny_gpt2), "tiny-gpt2")
 
 
+REFUSED = {("prefix", family): "a prefix is a causal model's cache" for family in ("bert", "t5", "marian")}
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "bert", "t5", "marian"])
 @pytest.mark.parametrize("kind", SUBSPACES)
 def test_on_other_families(kind, family, small_model):
     loaded = small_model(family)
-    check_subspace(example(kind, loaded), loaded, processes=False)
+    refusal = REFUSED.get((kind, family))
+    with pytest.raises(ValueError, match=refusal) if refusal else nullcontext():
+        check_subspace(example(kind, loaded), loaded, processes=False)
 
 
 @pytest.fixture
