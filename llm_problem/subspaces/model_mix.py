@@ -137,7 +137,7 @@ def _task_vector(base: Any, described: MixedModel) -> tuple[str, dict[str, torch
     _require_memory(sum(own[name].nbytes for name in differ), described.source)
     vector = {name: theirs[name].to(own[name]) - own[name] for name in differ}
     if wild := [name for name, difference in vector.items() if not difference.isfinite().all()]:
-        raise ValueError(  # 0 times such a number is not 0
+        raise ValueError(  # 0 times it would not be 0
             f"{described.source} cannot be mixed: {', '.join(wild[:4])} less the pretrained one is not finite"
         )
     return mixed.identity, vector

@@ -82,7 +82,8 @@ def _check_description(subspace: Subspace, task: Task) -> None:
     spec = ProblemSpec("tiny-gpt2", task, subspace)
     with promised("the description survives JSON"):
         back = ProblemSpec.from_json(spec.to_json())
-    require(back.subspace == subspace, "the description survives JSON", f"{back.subspace} came back of {subspace}")
+    what = f"{back.subspace} came back of {subspace} (JSON's lists are read as tuples)"
+    require(back.subspace == subspace, "the description survives JSON", what)
     with promised("the description can be hashed"):
         hash(subspace)
 
@@ -98,7 +99,11 @@ def _check_claims(bound: BoundSubspace, loaded: LoadedModel, X: np.ndarray) -> N
     """`dimension`, `parameters`, `blocks` and `prompt` say what is."""
     with promised("deltas(X) gives the changes of candidates X (n, d)"):
         changes = changes_of(bound, loaded.model, X)
+    wild = [name for name, change in changes[1].items() if not change.isfinite().all()]
+    require(not wild, "changes are finite", f"{wild} are not")
     moved = {name for name in changes[1] if not name.startswith("prompt ")}
+    found = getattr(bound, "parameters", None)
+    require(isinstance(found, (tuple, list)), "parameters is a tuple of names of stored tensors", repr(found))
     names = tuple(bound.parameters)
     require(len(set(names)) == len(names), "parameters names each tensor once", ", ".join(names))
     require(
@@ -151,6 +156,7 @@ def _check_repeats(bound: BoundSubspace, again: BoundSubspace, loaded: LoadedMod
     require(distance(first, second) == 0, "the same X gives the same changes")
     error = distance(first, changes_of(again, loaded.model, X[:1])[0])
     require(error == 0, "binding again with the same seed gives the same map", f"off by {error:.2g}")
+    _basis(bound)
     require(bound.basis_hash() == again.basis_hash(), "binding again with the same seed gives the same basis")
 
 
@@ -158,9 +164,7 @@ def _check_basis(subspace: Subspace, bound: BoundSubspace, loaded: LoadedModel, 
     """`basis` yields the tensors in use, all of them: the map follows from a stored basis, whatever was drawn."""
     model = loaded.model
     other = subspace.bind(loaded, seed + 1)
-    tensors = list(other.basis())
-    require(tensors, "basis() yields the tensors that define the map", "it yields none")
-    require(all(isinstance(t, torch.Tensor) for t in tensors), "basis() yields tensors")
+    tensors = _basis(other)
     again = list(other.basis())
     same = len(again) == len(tensors) and all(a is b for a, b in zip(tensors, again, strict=True))
     require(same, "basis() yields the very tensors in use", "it makes new ones at each call")
@@ -171,13 +175,26 @@ def _check_basis(subspace: Subspace, bound: BoundSubspace, loaded: LoadedModel, 
         _check_in_use(other, tensors[k], k, model, X)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "basis.safetensors"
-        save_basis(bound, path)
+        with promised("a basis can be stored"):
+            save_basis(bound, path)
         with promised("a stored basis can be loaded into a map of another seed"):
             load_basis(other, path)
     expected, found = (changes_of(b, model, X[:1])[0] for b in (bound, other))
     error = distance(expected, found)
     require(error == 0, "the map follows from its basis", f"with the stored one, another seed's is off by {error:.2g}")
     require(bound.prompt == other.prompt, "the prompt follows from the basis", f"{other.prompt} for {bound.prompt}")
+
+
+def _basis(bound: BoundSubspace) -> list[torch.Tensor]:
+    promise = "basis() yields the tensors that define the map"
+    with promised(promise):
+        tensors = list(bound.basis())
+    require(tensors, promise, "it yields none")
+    strange = sorted({type(t).__name__ for t in tensors if not isinstance(t, torch.Tensor)})
+    require(not strange, promise, f"it yields {', '.join(strange)}")
+    places = {(t.data_ptr(), t.nbytes) for t in tensors if t.nbytes}
+    require(len(places) == sum(t.nbytes > 0 for t in tensors), promise, "it yields one of them twice")
+    return tensors
 
 
 def _check_in_use(bound: BoundSubspace, tensor: torch.Tensor, k: int, model: Any, X: np.ndarray) -> None:

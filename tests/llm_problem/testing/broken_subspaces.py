@@ -196,6 +196,55 @@ class Unbound(Own):
         return {"dimension": 3}
 
 
+class TooManyRows(Own):
+    kind, promise = "too-many-rows", "deltas have a row for each candidate: .* has 6 for 3"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X).repeat(2, 1, 1)
+
+
+class NotFinite(Own):
+    kind, promise = "not-finite", "changes are finite"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X) / (X[:, :1, None] != X[:, :1, None])
+
+
+class OneName(Own):
+    kind, promise = "one-name", "parameters is a tuple of names of stored tensors: '.*weight'"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.parameters = self.target.parameter
+
+
+class Arrays(Own):
+    kind, promise = "arrays", "basis\\(\\) yields the tensors that define the map: it yields ndarray"
+
+    class bound(Bound):
+        def basis(self):
+            yield self.directions.numpy()
+
+
+class Nothing(Own):
+    kind, promise = "nothing", "basis\\(\\) yields the tensors that define the map: it raised TypeError"
+
+    class bound(Bound):
+        def basis(self):
+            return None
+
+
+class Twice(Own):
+    kind, promise = "twice", "basis\\(\\) yields the tensors that define the map: it yields one of them twice"
+
+    class bound(Bound):
+        def basis(self):
+            yield from (self.directions, self.directions)
+
+
 class Forgetful(Own):
     """Whose map follows from something that its description does not hold."""
 
@@ -225,4 +274,10 @@ BROKEN = [
     DrawnPrompt,
     Listed,
     Unbound,
+    TooManyRows,
+    NotFinite,
+    OneName,
+    Arrays,
+    Nothing,
+    Twice,
 ]
