@@ -61,6 +61,8 @@ def check_subspace(
     _check_claims(bound, loaded, X)
     if bound.description is not None:
         _check_description(bound.description, task)
+        same = bound.description.bind(loaded, seed).basis_hash() == bound.basis_hash()
+        require(same, "the description of a bound subspace gives its map")
     _check_map(bound, loaded, X)
     _check_repeats(bound, again, loaded, X)
     _check_basis(subspace, bound, loaded, seed, X)

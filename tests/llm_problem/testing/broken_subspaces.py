@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from llm_problem.models.targets import find_targets
+from llm_problem.subspaces import RandomSubspace
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.deltas import WeightDelta
 
@@ -245,6 +246,15 @@ class Twice(Own):
             yield from (self.directions, self.directions)
 
 
+class Renamed(Own):
+    kind, promise = "renamed", "the description of a bound subspace gives its map"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.description = RandomSubspace(3, layers=1)
+
+
 class Forgetful(Own):
     """Whose map follows from something that its description does not hold."""
 
@@ -280,4 +290,5 @@ BROKEN = [
     Arrays,
     Nothing,
     Twice,
+    Renamed,
 ]
