@@ -57,7 +57,9 @@ class BoundSubspace(ABC):
     parameters: tuple[str, ...]
     """Names of the stored tensors that may change."""
     prompt: tuple[int, ...] = ()
-    """Token ids that stand before every sequence (before an encoder-decoder's sources), where x moves a prompt."""
+    """Token ids that stand before every sequence (before an encoder-decoder's sources), where x moves a prompt.
+
+    They are part of the basis: `PromptedSubspace` reads them from its tensor."""
     blocks: tuple[int, ...] = ()
     """Sizes of the parts of x that have a scale of their own, in order; empty for one part."""
     description: Subspace | None = None
