@@ -110,10 +110,13 @@ class Problem(Exporting):
         memory_limit: int | None,
         basis: str | os.PathLike[str] | None,
     ) -> None:
-        self._spec, self._loaded = spec, loaded
+        self._loaded = loaded
         basis = None if basis is None else os.path.abspath(os.path.expanduser(basis))
         self._where = {"device": str(loaded.model.device), "memory_limit": memory_limit, "basis": basis}
         self._subspace: BoundSubspace = spec.subspace.bind(loaded, spec.seed)
+        if self._subspace.description is not None:  # it knows what is in the files it names only now
+            spec = dataclasses.replace(spec, subspace=self._subspace.description)
+        self._spec = spec
         if basis is not None:  # before an evaluator makes anything of it
             load_basis(self._subspace, basis, spec.basis_identity(loaded.identity))
         prompt = self._subspace.prompt

@@ -156,6 +156,9 @@ class ProblemSpec:
         """sha256 (64 hex digits) over all that decides f, for a model with this identity.
 
         Neither the id nor the folder a file lies in counts: the same problem under another name is the same problem.
+
+        Raises:
+            ValueError: the subspace names models whose contents are not known before it is bound.
         """
         values = self.to_dict()
         for name in ("id", "instance", *(() if "drift" in self.quantities else ("neutral_text",))):
@@ -227,6 +230,11 @@ def _is_data(value: Any) -> bool:
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
         if _is_data(value) or set(value) == {"source", "sha256"}:  # adapters and models to mix
+            if value["sha256"] is None:
+                raise ValueError(
+                    f"what is in {value['source']} is known once the subspace is bound: ask a Problem for its spec or "
+                    "fingerprint"
+                )
             return {"sha256": value["sha256"]}  # the same bytes give the named columns in one format only
         return {name: _without_paths(item) for name, item in value.items()}
     if isinstance(value, list):

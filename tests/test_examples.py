@@ -61,11 +61,19 @@ def test_front_runs_on_a_real_model(tmp_path, smollm2, monkeypatch, capsys):
     assert (tmp_path / "front.png").is_file()
 
 
-def test_a_mix_of_adapters_is_better_than_each(tmp_path):
+def test_a_mix_of_adapters_is_better_than_each_and_says_how_sure_that_is(tmp_path):
     output = run("mix_adapters.py", cwd=tmp_path, HF_HUB_OFFLINE="1")
-    losses = dict(re.findall(r"^ *([\w ]+): ([\d.]+) nats per token, held out", output, re.MULTILINE))
-    assert set(losses) == {"pretrained", "all added up", "mix found", *(f"adapter {k} alone" for k in range(3))}
+    number = r"([+-]?[\d.]+)"
+    losses = dict(re.findall(rf"^ *([\w -]+): {number} nats per token, held out", output, re.MULTILINE))
+    assert set(losses) == {"pretrained", "sum", "average", "mix found", "prose-1", "prose-2", "prose-3", "reviews"}
     assert all(float(losses["mix found"]) < float(loss) for name, loss in losses.items() if name != "mix found")
+    gains = re.findall(rf"gain {number} ± {number}, (no gain|a gain|a loss)\)", output)
+    assert len(gains) == len(losses) - 1
+    for mean, half, verdict in gains:
+        low, high = float(mean) - float(half), float(mean) + float(half)
+        assert verdict == ("a gain" if low > 0 else "a loss" if high < 0 else "no gain")
+    assert gains[-1][2] == "a gain"  # on prose that no search has seen
+    assert re.search(r"^mix found against the average, held out: .*, (no gain|a gain|a loss)$", output, re.MULTILINE)
 
 
 def test_demo_runs_every_optimizer_it_names(tmp_path, smollm2):

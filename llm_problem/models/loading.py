@@ -104,7 +104,7 @@ _latest: list[LoadedModel] = []  # one strong reference, so that problems made i
 _loading = threading.Lock()
 
 
-def load_model(model: Any, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+def load_model(model: Any, *, dtype: str = "float32", device: str = "cpu", keep: bool = True) -> LoadedModel:
     """Load a model, or hand out the one that this process has already.
 
     Args:
@@ -112,6 +112,7 @@ def load_model(model: Any, *, dtype: str = "float32", device: str = "cpu") -> Lo
             (PreTrainedModel, tokenizer).
         dtype: "float32" or "bfloat16", for weights and activations (a pair keeps its own).
         device: a torch device (a pair keeps its own).
+        keep: whether to hold on to it for the next problem that asks for it, once nobody uses it.
 
     Raises:
         ValueError: an unknown name, a directory without safetensors, an unknown dtype, a device that is not there.
@@ -135,7 +136,8 @@ def load_model(model: Any, *, dtype: str = "float32", device: str = "cpu") -> Lo
         loaded = _loaded.get(key)
         if loaded is None:
             loaded = _loaded[key] = _load(name, folder, dtype, device)
-        _latest[:] = [loaded]
+        if keep:
+            _latest[:] = [loaded]
     return loaded
 
 
@@ -158,15 +160,20 @@ def forget_models() -> None:
     _latest.clear()
 
 
+def lasting_name(model: str) -> str:
+    """What a description keeps of a name, directory or hub id: a directory's whole path. Nothing is loaded."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model and model not in named_models() and path.is_dir() else model
+
+
 def _resolve(model: str) -> tuple[str, Path | None, tuple]:
     """(name, folder or None for a hub id, what changes when the weights do)."""
     named = named_models()
     if model in named:
         folder = named[model]()
         return model, folder, ()
-    path = Path(model).expanduser()
+    path = Path(lasting_name(model)).expanduser()
     if model and path.is_dir():
-        path = path.resolve()
         files = _weights_of(path)
         return str(path), path, tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     if model.startswith(_OBJECT):
@@ -205,7 +212,8 @@ def _load(name: str, folder: Path | None, dtype: str, device: str) -> LoadedMode
     if folder is None:
         say(f"loading {name} from the Hugging Face hub's cache, or from the hub where it is not cached yet")
     where = str(folder) if folder else name
-    with quiet_transformers():
+    # Some architectures (Marian) draw numbers before they are given their weights: a user's seed stays where it was.
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
         try:
             config = AutoConfig.from_pretrained(where)
             kind = _kind(config)

@@ -8,7 +8,7 @@ ranks. Here the changes themselves are mixed, which is linear: x = e_i is the mo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,7 +45,7 @@ class AdapterMix(Subspace):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        several = not isinstance(self.adapters, (str, os.PathLike)) and isinstance(self.adapters, Iterable)
+        several = not isinstance(self.adapters, (str, os.PathLike, Mapping)) and isinstance(self.adapters, Iterable)
         folders = tuple(AdapterFolder.of(adapter) for adapter in (self.adapters if several else (self.adapters,)))
         if not folders:
             raise ValueError("adapters must be one or more directories with LoRA adapters, got none")

@@ -63,11 +63,15 @@ class BoundSubspace(ABC):
     parameters: tuple[str, ...]
     """Names of the stored tensors that may change."""
     prompt: tuple[int, ...] = ()
-    """Token ids that stand before every sequence (before an encoder-decoder's sources), where x moves a prompt."""
+    """Token ids that stand before every sequence (before an encoder-decoder's sources), where x moves a prompt.
+
+    They are part of the basis: `PromptedSubspace` reads them from its tensor."""
     blocks: tuple[int, ...] = ()
     """Sizes of the parts of x that have a scale of their own, in order; empty for one part."""
     kept: tuple[bool, ...] = ()
     """For each of these parts, whether its unit is kept; empty where the description alone says so."""
+    description: Subspace | None = None
+    """What was bound, with what binding found of the models that it names (their sha256); None where it lacked none."""
 
     @abstractmethod
     def deltas(self, X: torch.Tensor) -> list[Delta]:

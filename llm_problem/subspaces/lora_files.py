@@ -24,6 +24,7 @@ _NEUTRAL = {
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
+    "eva_config",
     "exclude_modules",
     "fan_in_fan_out",  # PEFT corrects it to the kind of module it finds
     "inference_mode",
@@ -106,19 +107,29 @@ def read_lora(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         else:
             pairs.setdefault(_module_name(match["module"]), {})[match["side"]] = tensor.float()
     if strange:
-        raise ValueError(f"{folder} is more than a LoRA of weight matrices: it also holds {_some(strange)}")
+        whole = any(".base_layer." in key for key in strange)
+        raise ValueError(
+            f"{folder} is more than a LoRA of weight matrices: it also holds {_some(strange)}"
+            + (": save it with save_pretrained(…, save_embedding_layers=False)" if whole else "")
+        )
     if incomplete := [module for module, pair in pairs.items() if len(pair) != 2]:
         raise ValueError(f"{folder} has only one of lora_A and lora_B for {_some(incomplete)}")
     if not pairs:
         raise ValueError(f"{folder / WEIGHTS} is empty: it holds no lora_A and lora_B")
-    return {module: _scaled(folder, config, module, pair["B"], pair["A"]) for module, pair in pairs.items()}
+    factors = {module: _scaled(folder, config, module, pair["B"], pair["A"]) for module, pair in pairs.items()}
+    if wild := [module for module, (b, a) in factors.items() if not (b.isfinite().all() and a.isfinite().all())]:
+        raise ValueError(f"{folder} has numbers that are not finite, in {_some(wild)}")  # 0 times it would not be 0
+    return factors
 
 
 def _scaled(
     folder: Path, config: dict[str, Any], module: str, b: torch.Tensor, a: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    r = _pattern_value(config.get("rank_pattern"), module, config.get("r", 8))  # what PEFT takes where none is given
-    alpha = _pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+    try:  # 8 is what PEFT takes where none is given
+        r = _pattern_value(config.get("rank_pattern"), module, config.get("r", 8))
+        alpha = float(_pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise ValueError(f"{folder / CONFIG} has a rank or an alpha of {module} that cannot be read: {error}") from None
     if b.shape[1] != r or a.shape[0] != r:
         raise ValueError(
             f"{folder}: {CONFIG} gives {module} rank {r}, but lora_B has shape {tuple(b.shape)} and lora_A "
@@ -127,7 +138,7 @@ def _scaled(
     return b * (alpha / (math.sqrt(r) if config.get("use_rslora") else r)), a
 
 
-def _pattern_value(pattern: Mapping[str, Any] | None, module: str, otherwise: Any) -> float:
+def _pattern_value(pattern: Mapping[str, Any] | None, module: str, otherwise: Any) -> Any:
     """The value of the first pattern that the end of a module's name matches, as PEFT looks them up."""
     for key, value in (pattern or {}).items():
         if re.match(rf"(.*\.)?({key})$", module):
@@ -169,14 +180,21 @@ def _checked_config(folder: Path) -> dict[str, Any]:
 
 def _require_files(folder: Path) -> None:
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no directory with an adapter ({CONFIG} and {WEIGHTS})")
+        raise ValueError(
+            f"{folder} is no directory with an adapter ({CONFIG} and {WEIGHTS}); one on a hub is downloaded first, "
+            "with huggingface_hub.snapshot_download(…)"
+        )
     if not (folder / WEIGHTS).is_file() and (folder / "adapter_model.bin").exists():
         raise ValueError(
             f"{folder} has only adapter_model.bin, which is not read: such files can run code. Load it where you trust "
             "it and save it again with model.save_pretrained(...)"
         )
     if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} is no adapter: it has no {' and no '.join(missing)}")
+        inside = sorted(str(found.parent) for found in folder.glob(f"*/{CONFIG}"))  # PEFT's for a name of one's own
+        raise ValueError(
+            f"{folder} is no adapter: it has no {' and no '.join(missing)}"
+            + (f"; there is one in {_some(inside)}" if inside else "")
+        )
 
 
 def _digest(factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> str:

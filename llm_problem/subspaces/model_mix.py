@@ -7,14 +7,15 @@ x = e_i is model i, x = −e_i the pretrained one with that vector taken away, x
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import psutil
 import torch
 
-from llm_problem.models.loading import LoadedModel, load_model
+from llm_problem.models.loading import LoadedModel, lasting_name, load_model
 from llm_problem.models.quantised import kinds
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.deltas import Delta, DenseDelta
@@ -22,32 +23,38 @@ from llm_problem.subspaces.deltas import Delta, DenseDelta
 
 @dataclass(frozen=True)
 class MixedModel:
-    """A model by name, directory or hub id, and the sha256 of its weights: one that has changed since is refused."""
+    """A model by name, directory or hub id, and the sha256 of its weights: None until it was loaded."""
 
     source: str
-    sha256: str
+    sha256: str | None = None
 
     @classmethod
     def of(cls, where: Any) -> MixedModel:
-        """Describe a model, or what a JSON description holds of one; errors as for `load_model`."""
+        """Describe a model, or what a JSON description holds of one; nothing is loaded.
+
+        Raises:
+            TypeError: neither of these.
+            ValueError: a sha256 that is none.
+        """
         if isinstance(where, cls):
             return where
+        sha256 = None
         if isinstance(where, Mapping) and set(where) == {"source", "sha256"}:
-            return cls(str(where["source"]), str(where["sha256"]))
+            where, sha256 = where["source"], where["sha256"]
         if not isinstance(where, (str, os.PathLike)):
             raise TypeError(f"a model to mix must be a name, a directory or a hub id, got {type(where).__name__}")
-        loaded = load_model(where)
-        return cls(loaded.name, loaded.identity)
+        if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+            raise ValueError(f"the sha256 of {where} must be 64 hex digits, or None, got {sha256!r}")
+        return cls(lasting_name(os.fspath(where)), sha256)
 
     def load(self) -> LoadedModel:
-        """The model.
+        """The model; errors as for `load_model`.
 
         Raises:
             ValueError: it has changed.
         """
-        with torch.random.fork_rng(devices=[]):  # some architectures start with random numbers
-            loaded = load_model(self.source)
-        if loaded.identity != self.sha256:
+        loaded = load_model(self.source, keep=False)
+        if self.sha256 not in (None, loaded.identity):
             raise ValueError(f"{self.source} has changed: sha256 {loaded.identity}, expected {self.sha256}")
         return loaded
 
@@ -58,11 +65,12 @@ class ModelMix(Subspace):
 
     Args:
         models: names, directories with safetensors or hub ids of models with the pretrained one's architecture; at
-            least one. They are loaded when the description is made, for what is in them, and again when it is bound.
+            least one. They are loaded when a problem is made, one after another. {"source": …, "sha256": …} refuses
+            a model that is not the one of that hash, as a problem's `spec` has it.
         scale: by which x is multiplied. None is 1: a unit of a coefficient is the whole way to that model.
 
     The dimension is the number of models, x in their order. Their differences take as much memory as the tensors that
-    differ. The description keeps names and what is in the models; a problem's fingerprint depends on the latter alone.
+    differ. A problem's `spec` keeps the names and what was in the models; its fingerprint depends on the latter alone.
     """
 
     kind: ClassVar[str] = "model-mix"
@@ -71,12 +79,11 @@ class ModelMix(Subspace):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        several = not isinstance(self.models, (str, os.PathLike)) and isinstance(self.models, Iterable)
+        several = not isinstance(self.models, (str, os.PathLike, Mapping)) and isinstance(self.models, Iterable)
         mixed = tuple(MixedModel.of(model) for model in (self.models if several else (self.models,)))
         if not mixed:
             raise ValueError("models must be one or more models to mix, got none")
-        if len({model.sha256 for model in mixed}) != len(mixed):
-            raise ValueError(f"a model is given twice: of {', '.join(m.source for m in mixed)} some are the same")
+        _refuse_twins([model.source for model in mixed], [model.source for model in mixed])
         self._set(models=mixed)
 
     @property
@@ -95,25 +102,22 @@ class BoundModelMix(BoundSubspace):
     def __init__(self, config: ModelMix, model: LoadedModel) -> None:
         self.dimension = len(config.models)
         scale = config.scale or 1.0
-        pretrained = dict(model.model.named_parameters())
         found: dict[str, list[tuple[int, torch.Tensor]]] = {}
+        known: list[MixedModel] = []
         for i, described in enumerate(config.models):
-            mixed = described.load()
-            _require_alike(model.model, mixed.model, described.source)
-            theirs = dict(mixed.model.named_parameters())
-            differ = [name for name, own in pretrained.items() if not torch.equal(theirs[name].to(own), own)]
-            if not differ:
-                raise ValueError(f"{described.source} is the pretrained model itself: there is nothing to mix")
-            _require_memory(sum(pretrained[name].nbytes for name in differ), described.source)
-            for name in differ:
-                own = pretrained[name]
-                found.setdefault(name, []).append((i, scale * (theirs[name].to(own) - own)))
+            sha256, vector = _task_vector(model.model, described)
+            known.append(MixedModel(described.source, sha256))
+            _refuse_twins([m.sha256 for m in known], [m.source for m in known])
+            for name, difference in vector.items():
+                found.setdefault(name, []).append((i, difference))
+        self.description = replace(config, models=tuple(known))
+        pretrained = dict(model.model.named_parameters())
         self.parameters = tuple(name for name in pretrained if name in found)
         self.owners = [
             torch.tensor([i for i, _ in found[name]], device=pretrained[name].device) for name in self.parameters
         ]
         # (k, *shape) for the k models that differ there
-        self.vectors = [torch.stack([vector for _, vector in found.pop(name)]) for name in self.parameters]
+        self.vectors = [torch.stack([vector for _, vector in found.pop(name)]).mul_(scale) for name in self.parameters]
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         return [
@@ -123,6 +127,29 @@ class BoundModelMix(BoundSubspace):
 
     def basis(self) -> Iterable[torch.Tensor]:
         return iter(self.vectors)
+
+
+def _task_vector(base: Any, described: MixedModel) -> tuple[str, dict[str, torch.Tensor]]:
+    """sha256 of a model, and θ_i − θ0 by tensor where it is not zero; the model itself is let go of."""
+    mixed = described.load()
+    _require_alike(base, mixed.model, described.source)
+    theirs = {name: tensor.detach() for name, tensor in mixed.model.named_parameters()}
+    own = {name: tensor.detach() for name, tensor in base.named_parameters()}
+    differ = [name for name in own if not torch.equal(theirs[name].to(own[name]), own[name])]
+    if not differ:
+        raise ValueError(f"{described.source} is the pretrained model itself: there is nothing to mix")
+    _require_memory(sum(own[name].nbytes for name in differ), described.source)
+    vector = {name: theirs[name].to(own[name]) - own[name] for name in differ}
+    if wild := [name for name, difference in vector.items() if not difference.isfinite().all()]:
+        raise ValueError(  # 0 times it would not be 0
+            f"{described.source} cannot be mixed: {', '.join(wild[:4])} less the pretrained one is not finite"
+        )
+    return mixed.identity, vector
+
+
+def _refuse_twins(contents: Sequence[str | None], sources: Sequence[str]) -> None:
+    if len(set(contents)) != len(contents):
+        raise ValueError(f"a model is given twice: of {', '.join(sources)} some are the same")
 
 
 def _require_alike(base: Any, other: Any, source: str) -> None:

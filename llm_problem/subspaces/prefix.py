@@ -18,9 +18,10 @@ import torch
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.prompts import prompt_cache, prompt_tokens
 from llm_problem.models.targets import layer_numbers
-from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, positive_int, prompt_text
+from llm_problem.subspaces.base import Subspace, layers_value, positive_int, prompt_text
 from llm_problem.subspaces.deltas import Delta, PrefixDelta
 from llm_problem.subspaces.gaussian import gaussian_columns
+from llm_problem.subspaces.prompted import PromptedSubspace
 from llm_problem.subspaces.scale import relative_step
 
 
@@ -58,12 +59,12 @@ class Prefix(Subspace):
         return BoundPrefix(self, model, layer_numbers(self.layers, model.layers), seed)
 
 
-class BoundPrefix(BoundSubspace):
+class BoundPrefix(PromptedSubspace):
     """The prompt's tokens and the frozen P of each moved layer's keys and values, (d, shared heads, p, size)."""
 
     def __init__(self, config: Prefix, model: LoadedModel, layers: list[int], seed: int) -> None:
         self.dimension, self.parameters, self.layers = config.dimension, (), layers
-        self.prompt = prompt_tokens(model, config.text)
+        self.tokens = torch.tensor(prompt_tokens(model, config.text))
         cache = prompt_cache(model, self.prompt)
         moved = [tensor for layer in layers for tensor in cache[layer]]
         sizes = [tensor.numel() for tensor in moved]
@@ -81,7 +82,7 @@ class BoundPrefix(BoundSubspace):
         return [PrefixDelta(layer, *moved[2 * k : 2 * k + 2]) for k, layer in enumerate(self.layers)]
 
     def basis(self) -> Iterable[torch.Tensor]:
-        yield torch.tensor(self.prompt)
+        yield self.tokens
         yield from self.projections
 
 

@@ -30,9 +30,13 @@ class ScaledSubspace(BoundSubspace):
         self.inner: Any = inner  # with what is its own kind's alone
         self.units = tuple(units)
         self.dimension, self.parameters = inner.dimension, inner.parameters
-        self.prompt, self.blocks, self.kept = inner.prompt, inner.blocks, inner.kept
+        self.blocks, self.kept, self.description = inner.blocks, inner.kept, inner.description
         # One number where there is one block: a vector of all coordinates may be as large as the model.
         self._units = torch.from_numpy(np.repeat(units, sizes) if len(sizes) > 1 else np.array(units))  # (d,) or (1,)
+
+    @property
+    def prompt(self) -> tuple[int, ...]:  # type: ignore[override]  # read anew: it is part of the basis
+        return self.inner.prompt
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         return self.inner.deltas(X * self._units.to(X))

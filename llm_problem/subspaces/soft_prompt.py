@@ -15,9 +15,10 @@ import torch
 
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.prompts import prompt_embeddings, prompt_tokens
-from llm_problem.subspaces.base import BoundSubspace, Subspace, positive_int, prompt_text
+from llm_problem.subspaces.base import Subspace, positive_int, prompt_text
 from llm_problem.subspaces.deltas import Delta, EmbeddingDelta
 from llm_problem.subspaces.gaussian import gaussian_columns
+from llm_problem.subspaces.prompted import PromptedSubspace
 from llm_problem.subspaces.scale import PROMPT_STEP
 
 
@@ -45,12 +46,12 @@ class SoftPrompt(Subspace):
         return BoundSoftPrompt(self, model, seed)
 
 
-class BoundSoftPrompt(BoundSubspace):
+class BoundSoftPrompt(PromptedSubspace):
     """The prompt's tokens and the frozen P, (d, p, hidden)."""
 
     def __init__(self, config: SoftPrompt, model: LoadedModel, seed: int) -> None:
         self.dimension, self.parameters = config.dimension, ()
-        self.prompt = prompt_tokens(model, config.text)
+        self.tokens = torch.tensor(prompt_tokens(model, config.text))
         embeddings = prompt_embeddings(model, self.prompt)  # (p, hidden)
         columns = gaussian_columns(self.dimension, embeddings.numel(), seed, _STREAM, "numbers of the embeddings")
         # Columns of length c give E‖P x‖² = d c² at x ~ N(0, I).
@@ -61,7 +62,7 @@ class BoundSoftPrompt(BoundSubspace):
         return [EmbeddingDelta(torch.einsum("nd,dph->nph", X.to(self.projection), self.projection))]
 
     def basis(self) -> Iterable[torch.Tensor]:
-        yield torch.tensor(self.prompt)
+        yield self.tokens
         yield self.projection
 
 

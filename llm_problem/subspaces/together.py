@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -52,7 +52,11 @@ class Together(Subspace):
         if len(with_prompt) > 1:
             raise ValueError(f"only one part may bring a prompt, these do: {', '.join(with_prompt)}")
         kept = [self.keeps_unit or part.keeps_unit for part in self.parts]
-        return BoundTogether(bound, kept, self.scale or 1.0, model.model.device)
+        together = BoundTogether(bound, kept, self.scale or 1.0, model.model.device)
+        if any(b.description is not None for b in bound):
+            parts = tuple(b.description or part for part, b in zip(self.parts, bound, strict=True))
+            together.description = replace(self, parts=parts)
+        return together
 
 
 class BoundTogether(BoundSubspace):
@@ -66,8 +70,11 @@ class BoundTogether(BoundSubspace):
         self.blocks = tuple(size for of_part in sizes for size in of_part)
         self.kept = tuple(keeps for keeps, of_part in zip(kept, sizes, strict=True) for _ in of_part)
         self.parameters = tuple(dict.fromkeys(name for part in parts for name in part.parameters))
-        self.prompt = next((part.prompt for part in parts if part.prompt), ())
         self.scale = torch.tensor([scale], dtype=torch.float64, device=device)
+
+    @property
+    def prompt(self) -> tuple[int, ...]:  # type: ignore[override]  # a part's, whatever was stored for it
+        return next((part.prompt for part in self.parts if part.prompt), ())
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         slices = (X * self.scale.to(X.dtype)).split(self.sizes, dim=1)

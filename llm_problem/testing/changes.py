@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import Delta, EmbeddingDelta, PrefixDelta, WeightChange
+from llm_problem.subspaces.deltas import Delta, EmbeddingDelta, FactorDelta, LowRankDelta, PrefixDelta, WeightChange
 from llm_problem.testing.promises import require
 
 Changes = dict[str, torch.Tensor]
@@ -32,8 +32,9 @@ def _one(deltas: Sequence[Delta], named: Mapping[str, torch.Tensor], i: int, n: 
     changes: Changes = {}
     for delta in deltas:
         if isinstance(delta, WeightChange):
-            name = delta.parameter
+            name, rows = delta.parameter, len(_moved(delta))
             require(name in named, "deltas name stored tensors of the model", f"{name} is none")
+            require(rows == n, "deltas have a row for each candidate", f"{name} has {rows} for {n}")
             before = changes.get(name)
             changes[name] = delta.apply(torch.zeros_like(named[name]) if before is None else before, i)
             continue
@@ -41,6 +42,13 @@ def _one(deltas: Sequence[Delta], named: Mapping[str, torch.Tensor], i: int, n: 
             require(len(value) == n, "deltas have a row for each candidate", f"{name} has {len(value)} for {n}")
             changes[name] = changes[name] + value[i] if name in changes else value[i]
     return changes
+
+
+def _moved(delta: WeightChange) -> torch.Tensor:
+    """The part of a delta that has the candidate axis."""
+    if isinstance(delta, LowRankDelta):
+        return delta.core
+    return delta.left if isinstance(delta, FactorDelta) else delta.value
 
 
 def _offsets(delta: Delta) -> Changes:

@@ -1,4 +1,4 @@
-"""The changes that a subspace's JSON description makes in another process.
+"""Whether a subspace's JSON description is the same map in another process.
 
 Run as `python -m llm_problem.testing.elsewhere FOLDER`, this is that other process.
 """
@@ -24,19 +24,19 @@ from llm_problem.models.quiet import quiet_transformers
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces import SUBSPACES, Subspace
 from llm_problem.tasks import Task
-from llm_problem.testing.changes import Changes, changes_of
+from llm_problem.testing.changes import Changes, changes_of, distance
 from llm_problem.testing.promises import BrokenPromiseError, require
 
 _PROMISE = "the JSON description gives the same changes in another process"
 
 
-def changes_elsewhere(
-    subspace: Subspace, loaded: LoadedModel, task: Task, seed: int, X: np.ndarray
-) -> tuple[Changes, Changes]:
-    """Those of candidate X[0] there and here; a model that was given as an object is saved for it.
+def check_elsewhere(
+    subspace: Subspace, loaded: LoadedModel, task: Task, seed: int, x: np.ndarray, tolerance: float
+) -> None:
+    """The changes at x (d,) and the prompt, there and here; a model that was given as an object is saved for it.
 
     Raises:
-        BrokenPromiseError: the other process fails.
+        BrokenPromiseError: they differ by more than the tolerance (relative), or the other process fails.
     """
     classes = {f"{type(part).__module__}:{type(part).__qualname__}" for part in _with_parts(subspace)}
     if mine := [name for name in classes if name.startswith("__main__:")]:
@@ -55,7 +55,7 @@ def changes_elsewhere(
         (folder / "spec.json").write_text(spec.to_json(), encoding="utf-8")
         settings = {"classes": sorted(classes), "threads": torch.get_num_threads()}
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        np.save(folder / "X.npy", X[:1])
+        np.save(folder / "x.npy", x)
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         done = subprocess.run(
             [sys.executable, "-m", __spec__.name, str(folder)],
@@ -64,8 +64,10 @@ def changes_elsewhere(
             text=True,
         )
         require(done.returncode == 0, _PROMISE, done.stderr.strip()[-1000:])
-        theirs = torch.load(folder / "changes.pt", weights_only=True)
-        return theirs, _changes(spec, X[:1])
+        theirs, prompt = torch.load(folder / "found.pt", weights_only=True)
+        ours, own_prompt = _found(spec, x)
+    require((error := distance(theirs, ours)) <= tolerance, _PROMISE, f"off by {error:.2g}")
+    require(prompt == own_prompt, "the JSON description gives the same prompt in another process", f"{prompt}")
 
 
 def _with_parts(value: Any) -> Iterator[Subspace]:
@@ -79,13 +81,15 @@ def _with_parts(value: Any) -> Iterator[Subspace]:
             yield from _with_parts(item)
 
 
-def _changes(spec: ProblemSpec, X: np.ndarray) -> Changes:
+def _found(spec: ProblemSpec, x: np.ndarray) -> tuple[Changes, list[int]]:
+    """The changes at x (d,), and the prompt."""
     loaded = load_model(spec.model)
-    return changes_of(spec.subspace.bind(loaded, spec.seed), loaded.model, X)[0]
+    bound = spec.subspace.bind(loaded, spec.seed)
+    return changes_of(bound, loaded.model, x[None])[0], list(bound.prompt)
 
 
 def main(folder: Path) -> None:
-    """Bind the description in a folder and leave its changes there."""
+    """Bind the description in a folder and leave what was found there."""
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     torch.set_num_threads(settings["threads"])
     for name in settings["classes"]:
@@ -95,7 +99,7 @@ def main(folder: Path) -> None:
             found = getattr(found, part)
         SUBSPACES.setdefault(found.kind, found)
     spec = ProblemSpec.from_json((folder / "spec.json").read_text(encoding="utf-8"))
-    torch.save(_changes(spec, np.load(folder / "X.npy")), folder / "changes.pt")
+    torch.save(_found(spec, np.load(folder / "x.npy")), folder / "found.pt")
 
 
 if __name__ == "__main__":

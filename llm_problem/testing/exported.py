@@ -39,7 +39,7 @@ def check_exports(subspace: Subspace, loaded: LoadedModel, task: Task, seed: int
             found = task.scores(log_probs(_adapted(problem.model, adapter), batch), batch)["loss"]
             _require_same("an adapter from save_adapter has the same loss in PEFT", loaded, found, expected)
         if _saved("save_model", problem.save_model, x, whole):
-            found = task.scores(log_probs(load_model(whole).model, batch), batch)["loss"]
+            found = task.scores(log_probs(load_model(whole, keep=False).model, batch), batch)["loss"]
             _require_same("a model from save_model has the same loss in transformers", loaded, found, expected)
 
 

@@ -17,13 +17,13 @@ def require(kept: object, promise: str, found: str = "") -> None:
 
 
 @contextmanager
-def promised(promise: str) -> Iterator[None]:
-    """Whatever the block raises is a broken promise."""
+def promised(promise: str, *allowed: type[Exception]) -> Iterator[None]:
+    """Whatever the block raises is a broken promise, but for what is allowed."""
     try:
         yield
-    except BrokenPromiseError:
-        raise
     except Exception as error:
+        if isinstance(error, (BrokenPromiseError, *allowed)):
+            raise
         raise BrokenPromiseError(f"{promise}: it raised {type(error).__name__}: {error}") from error
 
 

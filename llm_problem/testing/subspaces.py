@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from llm_problem.batches import Batches
 from llm_problem.evaluation.choice import TOLERANCE
 from llm_problem.evaluation.encoder_decoder import EncoderDecoderEvaluator
 from llm_problem.evaluation.replay import NotReplayableError, ReplayEvaluator
@@ -21,7 +22,7 @@ from llm_problem.subspaces.base import hash_tensors
 from llm_problem.subspaces.stored import load_basis, save_basis
 from llm_problem.tasks import Classification, LanguageModelling, Task
 from llm_problem.testing.changes import changes_of, combined, distance, size_of
-from llm_problem.testing.elsewhere import changes_elsewhere
+from llm_problem.testing.elsewhere import check_elsewhere
 from llm_problem.testing.exported import check_exports
 from llm_problem.testing.promises import promised, require
 
@@ -44,30 +45,29 @@ def check_subspace(
 
     Raises:
         BrokenPromiseError: a promise that it does not keep.
-        ValueError: the model does not load.
+        ValueError: the model does not load, or is none for this subspace, in the subspace's own words.
     """
     loaded = load_model(model)
     task = _some_words(loaded) if task is None else task
     _check_description(subspace, task)
     untouched = hash_tensors(loaded.model.state_dict().values())
     state = _random_state()
-    with promised("bind(model, seed) gives the map"):
+    with promised("bind(model, seed) gives the map, or a ValueError that says what does not fit", ValueError):
         bound, again = subspace.bind(loaded, seed), subspace.bind(loaded, seed)
+    require(isinstance(bound, BoundSubspace), "bind(model, seed) gives a BoundSubspace", type(bound).__name__)
     require(_random_state() == state, "binding draws from a generator of its own", "it moved a global one")
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((3, _dimension(bound)))
     _check_claims(bound, loaded, X)
+    if bound.description is not None:
+        _check_description(bound.description, task)
+        same = bound.description.bind(loaded, seed).basis_hash() == bound.basis_hash()
+        require(same, "the description of a bound subspace gives its map")
     _check_map(bound, loaded, X)
     _check_repeats(bound, again, loaded, X)
     _check_basis(subspace, bound, loaded, seed, X)
     if processes:
-        theirs, ours = changes_elsewhere(subspace, loaded, task, seed, X)
-        error = distance(theirs, ours)
-        require(
-            error <= _exact(loaded),
-            "the JSON description gives the same changes in another process",
-            f"off by {error:.2g}",
-        )
+        check_elsewhere(subspace, loaded, task, seed, X[0], _exact(loaded))
     _check_values(bound, loaded, task, seed, X)
     check_exports(subspace, loaded, task, seed, X[1])
     require(hash_tensors(loaded.model.state_dict().values()) == untouched, "the model stays as it was")
@@ -84,7 +84,8 @@ def _check_description(subspace: Subspace, task: Task) -> None:
     spec = ProblemSpec("tiny-gpt2", task, subspace)
     with promised("the description survives JSON"):
         back = ProblemSpec.from_json(spec.to_json())
-    require(back.subspace == subspace, "the description survives JSON", f"{back.subspace} came back of {subspace}")
+    what = f"{back.subspace} came back of {subspace} (JSON's lists are read as tuples)"
+    require(back.subspace == subspace, "the description survives JSON", what)
     with promised("the description can be hashed"):
         hash(subspace)
 
@@ -100,7 +101,11 @@ def _check_claims(bound: BoundSubspace, loaded: LoadedModel, X: np.ndarray) -> N
     """`dimension`, `parameters`, `blocks` and `prompt` say what is."""
     with promised("deltas(X) gives the changes of candidates X (n, d)"):
         changes = changes_of(bound, loaded.model, X)
+    wild = [name for name, change in changes[1].items() if not change.isfinite().all()]
+    require(not wild, "changes are finite", f"{wild} are not")
     moved = {name for name in changes[1] if not name.startswith("prompt ")}
+    found = getattr(bound, "parameters", None)
+    require(isinstance(found, (tuple, list)), "parameters is a tuple of names of stored tensors", repr(found))
     names = tuple(bound.parameters)
     require(len(set(names)) == len(names), "parameters names each tensor once", ", ".join(names))
     require(
@@ -153,6 +158,7 @@ def _check_repeats(bound: BoundSubspace, again: BoundSubspace, loaded: LoadedMod
     require(distance(first, second) == 0, "the same X gives the same changes")
     error = distance(first, changes_of(again, loaded.model, X[:1])[0])
     require(error == 0, "binding again with the same seed gives the same map", f"off by {error:.2g}")
+    _basis(bound)
     require(bound.basis_hash() == again.basis_hash(), "binding again with the same seed gives the same basis")
 
 
@@ -160,9 +166,7 @@ def _check_basis(subspace: Subspace, bound: BoundSubspace, loaded: LoadedModel, 
     """`basis` yields the tensors in use, all of them: the map follows from a stored basis, whatever was drawn."""
     model = loaded.model
     other = subspace.bind(loaded, seed + 1)
-    tensors = list(other.basis())
-    require(tensors, "basis() yields the tensors that define the map", "it yields none")
-    require(all(isinstance(t, torch.Tensor) for t in tensors), "basis() yields tensors")
+    tensors = _basis(other)
     again = list(other.basis())
     same = len(again) == len(tensors) and all(a is b for a, b in zip(tensors, again, strict=True))
     require(same, "basis() yields the very tensors in use", "it makes new ones at each call")
@@ -173,31 +177,45 @@ def _check_basis(subspace: Subspace, bound: BoundSubspace, loaded: LoadedModel, 
         _check_in_use(other, tensors[k], k, model, X)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "basis.safetensors"
-        save_basis(bound, path)
+        with promised("a basis can be stored"):
+            save_basis(bound, path)
         with promised("a stored basis can be loaded into a map of another seed"):
             load_basis(other, path)
     expected, found = (changes_of(b, model, X[:1])[0] for b in (bound, other))
     error = distance(expected, found)
     require(error == 0, "the map follows from its basis", f"with the stored one, another seed's is off by {error:.2g}")
+    require(bound.prompt == other.prompt, "the prompt follows from the basis", f"{other.prompt} for {bound.prompt}")
+
+
+def _basis(bound: BoundSubspace) -> list[torch.Tensor]:
+    promise = "basis() yields the tensors that define the map"
+    with promised(promise):
+        tensors = list(bound.basis())
+    require(tensors, promise, "it yields none")
+    strange = sorted({type(t).__name__ for t in tensors if not isinstance(t, torch.Tensor)})
+    require(not strange, promise, f"it yields {', '.join(strange)}")
+    places = {(t.data_ptr(), t.nbytes) for t in tensors if t.nbytes}
+    require(len(places) == sum(t.nbytes > 0 for t in tensors), promise, "it yields one of them twice")
+    return tensors
 
 
 def _check_in_use(bound: BoundSubspace, tensor: torch.Tensor, k: int, model: Any, X: np.ndarray) -> None:
-    """Writing other numbers into a tensor of the basis must change the map."""
-    before, expected = tensor.clone(), changes_of(bound, model, X[:1])[0]
+    """Writing other numbers into a tensor of the basis must change the map, or the prompt."""
+    before, expected, prompt = tensor.clone(), changes_of(bound, model, X[:1])[0], bound.prompt
     with torch.no_grad():
         if tensor.is_floating_point():
             tensor.mul_(2)
         else:  # numbers of places, say: others must stay among those there are
             tensor.copy_(tensor.flatten().roll(1).reshape(tensor.shape))
         changed = not torch.equal(tensor, before)
-        found = distance(changes_of(bound, model, X[:1])[0], expected)
+        found = distance(changes_of(bound, model, X[:1])[0], expected) or bound.prompt != prompt
         tensor.copy_(before)
-    require(found > 0 or not changed, "basis() yields the very tensors in use", f"changing number {k} changes nothing")
+    require(found or not changed, "basis() yields the very tensors in use", f"changing number {k} changes nothing")
 
 
 def _check_values(bound: BoundSubspace, loaded: LoadedModel, task: Task, seed: int, X: np.ndarray) -> None:
     """The evaluators agree, and a value does not depend on its population."""
-    batch = task.batch(loaded, "search", seed)
+    batch = Batches(task, loaded, seed, None, bound.prompt).split("search")
     points = np.concatenate([np.zeros((1, bound.dimension)), X, 0.1 * X])
     reference = SerialEvaluator(loaded, bound)
     evaluators: list[SerialEvaluator] = [reference]

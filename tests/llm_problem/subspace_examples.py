@@ -91,12 +91,16 @@ def mixed_models(loaded):
     return ModelMix((folder / "0", folder / "1"))
 
 
+def norms_and_biases(loaded):
+    return NormsAndBiases(layers=2, final_norm=loaded.model.config.model_type != "marian")  # it has none
+
+
 EXAMPLES = {
     "adapter-mix": mixed_adapters,  # a function of the loaded model, where the description names files made for it
     "full": FullVector(),
     "fastfood": Fastfood(19, layers=2, modules=("q_proj", "v_proj", "down_proj")),
     "lora": LoRA(2, layers=2, modules=("q_proj", "v_proj", "down_proj")),
-    "norms-and-biases": NormsAndBiases(layers=2, final_norm=True),
+    "norms-and-biases": norms_and_biases,
     "prefix": Prefix("Say it: ", 7, layers=2),
     "scales": Scales(layers=2),
     "singular-values": SingularValues(layers=2, modules=("q_proj", "v_proj", "down_proj")),

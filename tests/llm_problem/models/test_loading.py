@@ -226,6 +226,16 @@ def test_an_encoder_decoder_model_loads_from_a_directory(family, small_pair, tmp
     torch.testing.assert_close(logits[1], logits[0])
 
 
+def test_loading_leaves_torchs_generator_where_it_was(small_pair, tmp_path):
+    """Marian draws numbers before it is given its weights."""
+    for part in small_pair("marian"):
+        part.save_pretrained(tmp_path)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    load_model(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_encoder_decoder_without_a_head_is_refused(small_pair):
     model, tokenizer = small_pair("t5")
     with pytest.raises(ValueError, match="a language-modelling head is needed, got T5Model"):

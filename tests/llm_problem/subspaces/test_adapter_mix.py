@@ -162,6 +162,10 @@ def test_an_adapter_that_has_changed_is_refused(adapter, small_model):
         ({"layer_replication": [[0, 2]]}, "has layer_replication="),
         ({"a_setting_to_come": 3}, "has a_setting_to_come=3"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4', which changes the pretrained"),
+        ({"lora_alpha": "two"}, r"a rank or an alpha of .*q_proj that cannot be read: could not convert"),
+        ({"alpha_pattern": {"q_(": 3}}, r"that cannot be read: missing \)"),
+        ({"rank_pattern": [2]}, "that cannot be read: 'list' object has no attribute 'items'"),
+        ({"alpha": float("inf")}, r"has numbers that are not finite, in model\.layers"),
         ({"r": 3}, r"gives .*q_proj rank 3, but lora_B has shape \(32, 2\) and lora_A \(2, 32\)"),
     ],
 )
@@ -190,6 +194,18 @@ def test_tensors_beside_lora_are_named(adapter):
         AdapterMix([folder])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("side", ["lora_A", "lora_B"])
+def test_an_adapter_that_is_not_finite_is_refused(side, value, adapter):
+    """0 times its change would not be the pretrained model."""
+    folder = adapter()
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(tensor for key, tensor in tensors.items() if side in key)[0, 0] = value
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"has numbers that are not finite, in model\.layers\..*q_proj"):
+        AdapterMix([folder])
+
+
 def test_pickled_weights_are_not_read(adapter):
     folder = adapter()
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
@@ -203,7 +219,9 @@ def test_folders_that_are_none(adapter, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no adapter_config\.json and no adapter_model\.safetensors"):
         AdapterMix([tmp_path / "empty"])
-    folder = adapter()
+    folder = adapter("outer/named")
+    with pytest.raises(ValueError, match=r"outer is no adapter: .*; there is one in .*outer/named"):
+        AdapterMix([folder.parent])
     (folder / "adapter_model.safetensors").write_bytes(b"x" * 99)
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
         AdapterMix([folder])

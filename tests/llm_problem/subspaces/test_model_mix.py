@@ -1,6 +1,7 @@
 """Task vectors: a coordinate is the whole way to a model; other architectures are refused by name."""
 
 import copy
+import gc
 import shutil
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 
 import llm_problem as lp
 from llm_problem.evaluation import SerialEvaluator
-from llm_problem.models import load_model
-from llm_problem.subspaces import ModelMix
+from llm_problem.models import forget_models, load_model, loading
+from llm_problem.subspaces import LoRAXS, ModelMix, Together
 from llm_problem.subspaces import model_mix as module
 from tests.llm_problem.subspace_examples import mixed_models
 
@@ -48,25 +49,78 @@ def test_only_tensors_that_differ_are_held(loaded, mix):
     assert shapes == {"q_proj": 1, "o_proj": 1, "down_proj": 2}
 
 
-def test_the_fingerprint_follows_the_weights_and_not_the_folder(mix, text_task, tmp_path):
-    def fingerprint(subspace):
-        return lp.ProblemSpec("m", text_task, subspace).fingerprint("m")
+def test_describing_a_mix_loads_nothing(monkeypatch, tmp_path, text_task):
+    monkeypatch.setattr(loading, "_load", lambda *args: pytest.fail("a description loaded a model"))
+    monkeypatch.setattr(loading, "smollm2_folder", lambda: pytest.fail("a description fetched a model"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    mix = ModelMix(["smollm2-135m", "someone/model", "mine", tmp_path / "not-there-yet"])
+    assert [model.source for model in mix.models] == [
+        "smollm2-135m",
+        "someone/model",
+        str((tmp_path / "mine").resolve()),
+        str(tmp_path / "not-there-yet"),
+    ]
+    spec = lp.ProblemSpec("m", text_task, mix)
+    assert lp.ProblemSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(ValueError, match="what is in smollm2-135m is known once the subspace is bound"):
+        spec.fingerprint("m")
 
-    moved = shutil.copytree(mix.models[0].source, tmp_path / "moved")
-    assert fingerprint(ModelMix([moved, mix.models[1]])) == fingerprint(mix)
-    assert fingerprint(ModelMix([mix.models[1], moved])) != fingerprint(mix)
+
+@pytest.mark.parametrize("wrap", [lambda mix: mix, lambda mix: Together((LoRAXS(2, layers=1), mix), scale=0.5)])
+def test_a_problem_records_what_was_in_the_models(wrap, mix, text_task, loaded):
+    problem = lp.Problem(loaded, text_task, wrap(mix))
+    recorded = problem.spec.to_dict()["subspace"]
+    models = (recorded if wrap(mix) is mix else recorded["parts"][1])["models"]
+    assert [model["sha256"] for model in models] == [load_model(m.source).identity for m in mix.models]
+    assert problem.card()["subspace_settings"] == recorded
+    again = lp.ProblemSpec.from_json(problem.spec.to_json())
+    assert again == problem.spec
+    assert again.fingerprint(loaded.identity) == problem.fingerprint
+    assert again.subspace.scale == wrap(mix).scale
 
 
-def test_a_model_that_has_changed_is_refused(loaded, small_pair, tmp_path):
+def test_the_fingerprint_follows_the_weights_and_not_the_folder(mix, text_task, tmp_path, loaded):
+    def fingerprint(*models):
+        return lp.Problem(loaded, text_task, ModelMix(models), evaluator="serial").fingerprint
+
+    first, second = mix.models
+    moved = shutil.copytree(first.source, tmp_path / "moved")
+    assert fingerprint(moved, second) == fingerprint(first, second)
+    assert fingerprint(second, moved) != fingerprint(first, second)
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_a_model_that_has_changed_is_refused(loaded, small_pair, text_task, tmp_path):
     model, tokenizer = small_pair("llama")
     model.model.norm.weight.data += 0.5
     folder = saved((model, tokenizer), tmp_path / "model")
-    subspace = ModelMix([folder])
+    recorded = lp.Problem(loaded, text_task, ModelMix([folder])).spec.subspace
+    recorded.bind(loaded, 0)
     model.model.norm.weight.data += 0.5
     shutil.rmtree(folder)
     saved((model, tokenizer), folder)
     with pytest.raises(ValueError, match=r"model has changed: sha256 [0-9a-f]{64}, expected"):
-        subspace.bind(loaded, 0)
+        recorded.bind(loaded, 0)
+    ModelMix([folder]).bind(loaded, 0)  # who has recorded nothing takes what there is
+
+
+def test_a_hash_can_be_asked_for(loaded, mix):
+    source = mix.models[0].source
+    right = load_model(source).identity
+    ModelMix({"source": source, "sha256": right}).bind(loaded, 0)
+    with pytest.raises(ValueError, match=f"has changed: sha256 {right}, expected 0000"):
+        ModelMix([{"source": source, "sha256": 64 * "0"}]).bind(loaded, 0)
+    with pytest.raises(ValueError, match="must be 64 hex digits, or None, got 'abc'"):
+        ModelMix([{"source": source, "sha256": "abc"}])
+
+
+def test_a_mixed_model_is_let_go_of(loaded, mix):
+    forget_models()
+    bound = mix.bind(loaded, 0)
+    gc.collect()
+    assert bound.dimension == 2
+    assert not any(other.name == model.source for model in mix.models for other in loading._loaded.values())
 
 
 @pytest.mark.parametrize(
@@ -89,10 +143,24 @@ def test_the_pretrained_model_itself_none_and_twins_are_refused(loaded, mix, sma
         ModelMix([saved(small_pair("llama"), tmp_path / "same")]).bind(loaded, 0)
     with pytest.raises(ValueError, match="given twice"):
         ModelMix([mix.models[0], mix.models[0].source])
+    copied = shutil.copytree(mix.models[0].source, tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"given twice: of .*copy some are the same"):
+        ModelMix([*mix.models, copied]).bind(loaded, 0)
     with pytest.raises(ValueError, match="got none"):
         ModelMix([])
     with pytest.raises(TypeError, match="must be a name, a directory or a hub id, got tuple"):
         ModelMix([small_pair("llama")])
+    with pytest.raises(ValueError, match=r"unknown model 'tiny-gtp2': .* did you mean tiny-gpt2"):
+        ModelMix("tiny-gtp2").bind(loaded, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_is_not_finite_is_refused(value, loaded, small_pair, tmp_path):
+    """0 times its difference would not be the pretrained model."""
+    model, tokenizer = small_pair("llama")
+    model.model.norm.weight.data[3] = value
+    with pytest.raises(ValueError, match=r"cannot be mixed: model\.norm\.weight less the pretrained one is not finite"):
+        ModelMix(saved((model, tokenizer), tmp_path / "wild")).bind(loaded, 0)
 
 
 def test_memory_is_asked_for_first(loaded, mix, monkeypatch):

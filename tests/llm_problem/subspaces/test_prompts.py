@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 import llm_problem as lp
 from llm_problem.models import load_model
-from llm_problem.subspaces import Prefix, SoftPrompt
+from llm_problem.subspaces import LoRAXS, Prefix, SoftPrompt, Together
+from llm_problem.subspaces.stored import load_basis, save_basis
 
 TEXT = "Say it: "
 
@@ -71,6 +72,20 @@ def test_the_text_is_part_of_the_description(cls, text_task):
     specs = [lp.ProblemSpec("tiny-gpt2", text_task, cls(text, 4)) for text in ("It was", "It is")]
     assert specs[0].fingerprint("m") != specs[1].fingerprint("m")
     assert json.loads(specs[0].to_json())["subspace"]["text"] == "It was"
+
+
+@pytest.mark.parametrize("within", [lambda part: part, lambda part: Together((LoRAXS(2, layers=1), part))])
+@pytest.mark.parametrize("cls", [Prefix, SoftPrompt])
+def test_a_stored_basis_brings_the_tokens_it_was_made_for(cls, within, small_model, tmp_path):
+    """As where another version of a tokenizer splits the text in another way."""
+    loaded = small_model("llama")
+    mine, other = (within(cls(text, 4)).bind(loaded, 0) for text in ("Say it: ", "Tell me:"))
+    hashes = mine.basis_hash(), other.basis_hash()
+    save_basis(mine, tmp_path / "basis")
+    assert mine.prompt != other.prompt
+    load_basis(other, tmp_path / "basis")
+    assert other.prompt == mine.prompt
+    assert other.basis_hash() == hashes[0] != hashes[1]
 
 
 @pytest.mark.parametrize("text", ["", None, 3, b"x", ["a"]])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from llm_problem.models.targets import find_targets
+from llm_problem.subspaces import RandomSubspace
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.deltas import WeightDelta
 
@@ -171,6 +172,89 @@ class Writing(Own):
             dict(model.model.named_parameters())[self.target.parameter].data *= 1 + 1e-6
 
 
+class DrawnPrompt(Own):
+    """Whose prompt follows from the seed and does not stand in the basis."""
+
+    kind, promise = "drawn-prompt", "the prompt follows from the basis: \\(6, 7\\) for \\(5, 7\\)"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.prompt = (5 + seed, 7)
+
+
+class Listed(Own):
+    kind, promise = "listed", "prompt is a tuple of token ids"
+
+    class bound(Bound):
+        prompt = [5, 7]  # noqa: RUF012
+
+
+class Unbound(Own):
+    kind, promise = "unbound", "gives a BoundSubspace: dict"
+
+    def bind(self, model, seed):
+        return {"dimension": 3}
+
+
+class TooManyRows(Own):
+    kind, promise = "too-many-rows", "deltas have a row for each candidate: .* has 6 for 3"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X).repeat(2, 1, 1)
+
+
+class NotFinite(Own):
+    kind, promise = "not-finite", "changes are finite"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X) / (X[:, :1, None] != X[:, :1, None])
+
+
+class OneName(Own):
+    kind, promise = "one-name", "parameters is a tuple of names of stored tensors: '.*weight'"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.parameters = self.target.parameter
+
+
+class Arrays(Own):
+    kind, promise = "arrays", "basis\\(\\) yields the tensors that define the map: it yields ndarray"
+
+    class bound(Bound):
+        def basis(self):
+            yield self.directions.numpy()
+
+
+class Nothing(Own):
+    kind, promise = "nothing", "basis\\(\\) yields the tensors that define the map: it raised TypeError"
+
+    class bound(Bound):
+        def basis(self):
+            return None
+
+
+class Twice(Own):
+    kind, promise = "twice", "basis\\(\\) yields the tensors that define the map: it yields one of them twice"
+
+    class bound(Bound):
+        def basis(self):
+            yield from (self.directions, self.directions)
+
+
+class Renamed(Own):
+    kind, promise = "renamed", "the description of a bound subspace gives its map"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            self.description = RandomSubspace(3, layers=1)
+
+
 class Forgetful(Own):
     """Whose map follows from something that its description does not hold."""
 
@@ -197,4 +281,14 @@ BROKEN = [
     TooMany,
     Misnamed,
     Writing,
+    DrawnPrompt,
+    Listed,
+    Unbound,
+    TooManyRows,
+    NotFinite,
+    OneName,
+    Arrays,
+    Nothing,
+    Twice,
+    Renamed,
 ]
