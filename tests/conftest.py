@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported; no test may need the hub
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is: threads that wait leave busy cores to others
 
 import sys
 from pathlib import Path

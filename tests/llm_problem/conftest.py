@@ -1,5 +1,7 @@
 """Small randomly initialised models of every family, with a tokenizer of single bytes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from transformers import (
 )
 
 import llm_problem as lp
+from llm_problem.evaluation import replay
 from llm_problem.models import load_model
 
 SPECIALS = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -121,8 +124,16 @@ def closing_tokenizer():
 @pytest.fixture(scope="session")
 def small_pair(byte_tokenizer, closing_tokenizer):
     """A function: family and changes of its settings → a new (model, tokenizer) with weights that differ visibly."""
+    made = {}
 
     def make(family, dtype=torch.float32, **changes):
+        key = family, dtype, repr(changes)
+        if key not in made:
+            made[key] = build(family, dtype, **changes)
+        model, tokenizer = made[key]
+        return copy.deepcopy(model), tokenizer
+
+    def build(family, dtype, **changes):
         config = AutoConfig.for_model(family, vocab_size=len(byte_tokenizer), **{**SETTINGS[family], **changes})
         masked = family in ("bert", "roberta") and not config.is_decoder
         if config.is_encoder_decoder:
@@ -173,6 +184,16 @@ def text_task():
         dev_size=2,
         test_size=2,
     )
+
+
+@pytest.fixture
+def narrow_chunks(monkeypatch):
+    """At most four candidates run together, for tests of a few candidates that compare to a tolerance.
+
+    Before its first values an evaluator tries every place of a chunk, which with the width that users get takes most of
+    such a test. Bits that do not depend on the population are promised for that width (see test_population.py).
+    """
+    monkeypatch.setattr(replay, "WIDEST", 4)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from llm_problem.evaluation.pieces import norm, root_mean_square_norm
 from llm_problem.models.families import FAMILIES
 from llm_problem.tasks.batch import BatchBuilder
 
+pytestmark = pytest.mark.usefixtures("narrow_chunks")
 LAST = lp.subspaces.LoRAXS(2, layers=1)
 
 

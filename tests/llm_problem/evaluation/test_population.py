@@ -7,6 +7,8 @@ import torch
 import llm_problem as lp
 from llm_problem.evaluation import ReplayEvaluator, replay
 from llm_problem.models.families import FAMILIES
+from tests.llm_problem.covering import covering
+from tests.llm_problem.subspace_examples import EXAMPLES, example
 
 SUBSPACES = {
     "last layer": lp.subspaces.LoRAXS(2, layers=1),
@@ -23,14 +25,21 @@ SUBSPACES = {
     "norms and biases": lp.subspaces.NormsAndBiases(layers=2),
 }
 COUNTS = (1, 2, 7, 16, 33)
+CAUSAL = [family for family in FAMILIES if family not in ("bert", "roberta")]  # that take a prefix
 
 
-@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
-def threads(request):
+@pytest.fixture
+def two_threads():
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    torch.set_num_threads(2)
+    yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["one thread", "two threads"])
+def threads(request):
+    if request.param == "two threads":
+        request.getfixturevalue("two_threads")
 
 
 def require_the_same_bits(evaluator, batch, X):
@@ -42,17 +51,31 @@ def require_the_same_bits(evaluator, batch, X):
     np.testing.assert_array_equal(evaluator.log_probs(X[order], batch), alone[order])
 
 
-@pytest.mark.parametrize("moved", SUBSPACES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family(family, moved, threads, small_model, label_task, text_task, points):
-    loaded = small_model(family)
-    bound = SUBSPACES[moved].bind(loaded, 0)
+def require_the_same_bits_on(tasks, loaded, subspace, points):
+    bound = subspace.bind(loaded, 0)
     X = points(33, bound.dimension)
-    for task in (label_task, text_task):
+    for task in tasks:
         batch = task.batch(loaded, "search", 0)
         evaluator = ReplayEvaluator(loaded, bound, batch)
         assert evaluator.planned
         require_the_same_bits(evaluator, batch, X)
+
+
+@pytest.mark.parametrize(("family", "moved"), covering(FAMILIES, SUBSPACES, each=3))
+def test_every_family(family, moved, small_model, label_task, text_task, points):
+    require_the_same_bits_on((label_task, text_task), small_model(family), SUBSPACES[moved], points)
+
+
+@pytest.mark.parametrize(("family", "moved"), covering(FAMILIES, SUBSPACES, each=1))
+def test_every_family_with_two_threads(family, moved, two_threads, small_model, text_task, points):
+    require_the_same_bits_on((text_task,), small_model(family), SUBSPACES[moved], points)
+
+
+@pytest.mark.parametrize(("family", "kind"), covering(CAUSAL, EXAMPLES, each=1))
+def test_every_registered_subspace(family, kind, small_model, label_task, points):
+    loaded = small_model(family)
+    problem = lp.Problem(loaded, label_task, example(kind, loaded))
+    require_the_same_bits(problem.evaluator, problem.batch("search"), points(33, problem.dimension))
 
 
 @pytest.mark.parametrize("name", ["tiny_gpt2", "tiny_bert"])

@@ -155,6 +155,7 @@ def test_an_encoder_decoder_reads_the_prompt_before_its_sources(family, changes,
     np.testing.assert_array_equal(fast.log_probs(X, batch)[2], fast.log_probs(X[2:], batch)[0])
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize(("family", "changes", "moved"), fitting(VARIANTS, SUBSPACES))
 def test_replay_equals_serial(family, changes, moved, small_model, points):
     loaded = small_model(family, dtype=torch.float64, **changes)
@@ -175,6 +176,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize("other", BESIDE)
 @pytest.mark.parametrize(
     ("family", "moved"),
@@ -202,6 +204,7 @@ def test_a_value_does_not_depend_on_its_population(family, changes, moved, small
         np.testing.assert_array_equal(evaluator.log_probs(X[-n:], batch), alone[-n:])
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @ANY
 def test_evaluating_leaves_the_model_as_it_was(family, moved, small_model, label_task, model_state, points):
     loaded = small_model(family)
@@ -214,6 +217,7 @@ def test_evaluating_leaves_the_model_as_it_was(family, moved, small_model, label
         assert model_state(loaded.model) == before
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @ANY
 def test_an_evaluation_that_raises_leaves_the_model_as_it_was(family, moved, small_model, model_state, monkeypatch):
     loaded = small_model(family)
@@ -237,6 +241,7 @@ def test_an_evaluation_that_raises_leaves_the_model_as_it_was(family, moved, sma
         np.testing.assert_allclose(evaluate(X, batch), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @ANY
 def test_weights_changed_from_outside_are_not_answered_from_memory(family, moved, small_model, points):
     loaded = small_model(family)
@@ -274,6 +279,7 @@ def test_a_batch_without_the_prompt_is_refused(small_model):
         replaying.log_probs(X, plain)
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @ANY
 def test_a_problem_with_a_prompt_does_what_others_do(family, moved, small_model, label_task, tmp_path, points):
     problem = lp.Problem(small_model(family), label_task, SUBSPACES[moved], minibatch=2)
@@ -290,6 +296,7 @@ def test_a_problem_with_a_prompt_does_what_others_do(family, moved, small_model,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize(
     ("name", "moved"),
     [

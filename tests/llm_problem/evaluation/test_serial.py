@@ -50,10 +50,28 @@ def stock():
     return load
 
 
-def reference_loss(model, tokenizer, masked):
+@pytest.fixture(scope="module")
+def loss_at_zero(stock):
+    """A function: LoadedModel → `reference_loss` of the model as plain transformers loads it."""
+    seen = {}
+
+    def loss(loaded):
+        if loaded.source not in seen:
+            seen[loaded.source] = reference_loss(*stock(loaded), examples_for(loaded))
+        return seen[loaded.source]
+
+    return loss
+
+
+def examples_for(loaded):
+    """All of them, or of a large model three of different lengths."""
+    return EXAMPLES if loaded.model.num_parameters() < 1e7 else EXAMPLES[:3]
+
+
+def reference_loss(model, tokenizer, examples):
     """Cross-entropy over two label words, in nats per example, one unpadded sequence at a time."""
-    losses = []
-    for text, right in EXAMPLES:
+    losses, masked = [], tokenizer.mask_token is not None
+    for text, right in examples:
         scores = []
         for word in WORDS["masked" if masked else "causal"]:
             before = PROMPT["masked" if masked else "causal"].split(" {label}")[0].format(text=text)
@@ -69,15 +87,16 @@ def reference_loss(model, tokenizer, masked):
     return float(torch.stack(losses).mean())
 
 
-def task_for(kind):
+def task_for(loaded):
+    records = [{"text": text, "label": str(label)} for text, label in examples_for(loaded)]
     return lp.tasks.Classification.from_records(
-        [{"text": text, "label": str(label)} for text, label in EXAMPLES],
+        records,
         text="text",
         label="label",
-        prompt=PROMPT[kind],
-        labels=dict(zip(("0", "1"), WORDS[kind], strict=True)),
-        dev=[{"text": text, "label": str(label)} for text, label in EXAMPLES],
-        test=[{"text": text, "label": str(label)} for text, label in EXAMPLES],
+        prompt=PROMPT[loaded.kind],
+        labels=dict(zip(("0", "1"), WORDS[loaded.kind], strict=True)),
+        dev=records,
+        test=records,
     )
 
 
@@ -115,23 +134,22 @@ def test_every_subspace_is_compared_with_the_reference():
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 @torch.no_grad()
-def test_serial_loss_equals_plain_transformers(name, kind, stock, request):
+def test_serial_loss_equals_plain_transformers(name, kind, stock, loss_at_zero, request):
     loaded = request.getfixturevalue(name)
     subspace, add = SUBSPACES[kind]
     if callable(subspace):  # its description names files, made for the model
         subspace, add = subspace(loaded), functools.partial(add, loaded=loaded)
-    problem = lp.Problem(loaded, task_for(loaded.kind), subspace, seed=5, evaluator="serial")
+    problem = lp.Problem(loaded, task_for(loaded), subspace, seed=5, evaluator="serial")
     model, tokenizer = stock(loaded)
-    masked = loaded.kind == "masked"
-    at_zero = reference_loss(model, tokenizer, masked)
+    at_zero = loss_at_zero(loaded)
     assert abs(problem(problem.x0) - at_zero) <= 1e-6
     x = np.random.default_rng(1).standard_normal(problem.dimension)
     changed = copy.deepcopy(model)
     add(changed, x)
-    expected = reference_loss(changed, tokenizer, masked)
+    expected = reference_loss(changed, tokenizer, examples_for(loaded))
     assert abs(expected - at_zero) > 1e-3  # else there was nothing to compare
-    # Fastfood's transforms run in the model's single precision, the reference's in double.
-    assert abs(problem(x) - expected) <= (5e-6 if kind == "fastfood" else 1e-6)
+    # Fastfood's transforms run in the model's single precision, the reference's in double; in thirty layers that counts.
+    assert abs(problem(x) - expected) <= (5e-6 if kind == "fastfood" or name == "smollm2" else 1e-6)
 
 
 @torch.no_grad()

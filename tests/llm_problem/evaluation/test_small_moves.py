@@ -70,7 +70,7 @@ class Tensors(BoundSubspace):
 
 
 def require_agreement(loaded, bound, batch, X, tolerance=3e-6):
-    """The fast evaluator of a subspace, after it gave the serial one's values and one value for one candidate."""
+    """The fast evaluator of a subspace, after it gave the serial one's values."""
     fast = (EncoderDecoderEvaluator if loaded.kind == "seq2seq" else ReplayEvaluator)(
         loaded, bound, *() if loaded.kind == "seq2seq" else (batch,)
     )
@@ -78,8 +78,6 @@ def require_agreement(loaded, bound, batch, X, tolerance=3e-6):
     expected, found = batch.comparable(expected), batch.comparable(found)
     assert np.abs(expected[1:] - expected[0]).max() > 0.01  # x moves something
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
-    for i in range(len(X)):
-        np.testing.assert_array_equal(batch.comparable(fast.log_probs(X[i : i + 1], batch))[0], found[i])
     return fast
 
 
@@ -94,10 +92,14 @@ def test_changes_of_every_kind_add_up_in_one_weight(family, layers, small_model,
         lp.subspaces.SparseProjection(9, layers=layers, modules=every).bind(loaded, 0),
         lp.subspaces.Scales(layers=layers, modules=("v_proj", "down_proj"), scale=0.3).bind(loaded, 0),
     )
-    batch = text_task.batch(loaded, "search", 0)
-    assert require_agreement(loaded, bound, batch, points(3, bound.dimension)).planned
+    batch, X = text_task.batch(loaded, "search", 0), points(3, bound.dimension)
+    fast = require_agreement(loaded, bound, batch, X)
+    assert fast.planned
+    alone = np.concatenate([fast.log_probs(x[None], batch) for x in X])
+    np.testing.assert_array_equal(fast.log_probs(X, batch), alone)
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize("task", ["text_task", "label_task"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_final_norm_alone_keeps_all_layers(family, task, small_model, points, request):
@@ -133,6 +135,7 @@ def test_a_norm_that_is_used_in_a_layer_too_counts_as_that_layers(small_model, t
     assert first_moved_layer(loaded.model, "model.layers", ("model.embed_tokens.weight",)) == 0
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize(
     ("family", "name", "planned"),
     [
@@ -157,6 +160,7 @@ def test_scaled_inputs_of_the_last_queries(small_model, text_task, points):
     assert require_agreement(loaded, bound, batch, points(3, bound.dimension)).planned
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize(
     ("family", "names"),
@@ -184,6 +188,7 @@ def test_each_small_tensor_alone(family, names, layers, small_model, text_task, 
     assert fast.engine.first == 3 - layers
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize("name", ["mlp.up_proj.weight", "input_layernorm.weight"])
 def test_whole_weights_need_stock_layers(name, small_model, text_task, points):
     loaded = small_model("llama", dtype=torch.float64)
@@ -193,6 +198,7 @@ def test_whole_weights_need_stock_layers(name, small_model, text_task, points):
     assert fast.engine.first == 2
 
 
+@pytest.mark.usefixtures("narrow_chunks")
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "qwen3"])
 @pytest.mark.parametrize(
     "subspace",
