@@ -14,6 +14,7 @@ from llm_problem.batches import Batches
 from llm_problem.calibration import calibrated
 from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
+from llm_problem.executor import BatchExecutor
 from llm_problem.export.exporting import Exporting
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.objectives import Objectives
@@ -245,14 +246,16 @@ class Problem(Exporting):
             raise RuntimeError(f"this problem has the objectives {', '.join(self.objectives)}: use evaluate_all")
         return self._open()._objectives.values(self._points(X), self._sample(sample))[:, 0]
 
-    def evaluate_all(self, X: Any, sample: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every objective and constraint of n candidates on the search split; arguments as for `evaluate`.
+    def evaluate_all(
+        self, X: Any, sample: int | None = None, split: str = "search"
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every objective and constraint of n candidates; arguments as for `evaluate`, and the split that is read.
 
         Returns:
             F (n, m) float64, G (n, c) float64, each constraint's quantity less its limit (feasible where all are ≤ 0),
             and status (n,) of "ok" and "non-finite".
         """
-        F, G = self._open()._objectives.all(self._points(X), self._sample(sample))
+        F, G = self._open()._objectives.all(self._points(X), self._sample(sample, split))
         return F, G, np.where(np.isfinite(F).all(axis=1) & np.isfinite(G).all(axis=1), "ok", "non-finite")
 
     def race(self, X: Any, against: Any, *, rounds: int = 4, z: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -314,11 +317,15 @@ class Problem(Exporting):
 
         return NevergradFunction(self._with_objectives(objectives))
 
-    def to_pymoo(self, objectives: Sequence[str] | None = None) -> PymooProblem:
-        """As a pymoo `Problem`; `objectives` replaces the problem's own."""
+    def to_pymoo(self, objectives: Sequence[str] | None = None, **options: Any) -> PymooProblem:
+        """As a pymoo `Problem`; `objectives` replaces the problem's own, options are `PymooProblem`'s."""
         from llm_problem.pymoo_problem import PymooProblem
 
-        return PymooProblem(self._with_objectives(objectives))
+        return PymooProblem(self._with_objectives(objectives), **options)
+
+    def executor(self, batch: int = 16) -> BatchExecutor:
+        """For Nevergrad's `minimize(f, executor=…)`: up to `batch` points by one call of the model."""
+        return BatchExecutor(self, batch)
 
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
@@ -364,8 +371,10 @@ class Problem(Exporting):
         """The tokenised examples of a split, as evaluators read them."""
         return self._open()._batches.split(split)
 
-    def _sample(self, number: int | None) -> TokenBatch:
-        return self.batch("search") if number is None else self._open()._batches.minibatch(number)
+    def _sample(self, number: int | None, split: str = "search") -> TokenBatch:
+        if number is not None and split != "search":
+            raise ValueError(f"minibatches are of the search split: leave sample out on the {split} split")
+        return self.batch(split) if number is None else self._open()._batches.minibatch(number)
 
     def _objectives_of(self, spec: ProblemSpec) -> Objectives:
         if "drift" in spec.quantities:
