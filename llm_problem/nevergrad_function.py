@@ -107,7 +107,7 @@ class NevergradFunction(ExperimentFunction):
         return -float(hypervolume.best_volume)
 
     def compute_pseudotime(self, input_parameter: Any, loss: Any) -> float:
-        """Seconds that an evaluation of this problem takes here, measured once in a process and the same for every x.
+        """Seconds that an evaluation of this problem takes here, measured once for a problem and the same for every x.
 
         Nevergrad's benchmarks simulate parallel workers by it. A cost that changed from call to call would change the
         order of the results, and with it a run that is meant to repeat.
