@@ -21,6 +21,7 @@ from llm_problem.objectives import Objectives
 from llm_problem.points import candidates, float_array
 from llm_problem.problem_card import problem_card
 from llm_problem.racing import Marks, race
+from llm_problem.rebuilding import rebuild
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.stored import load_basis
@@ -58,7 +59,8 @@ class Problem(Exporting):
             made here may differ from one made on another machine; a file does not. None makes them here.
 
     Evaluating has no hidden state: the value depends on x alone (and on the numbered minibatch, where one is asked
-    for). Copies made by frameworks share the model; a pickle carries the description only.
+    for). Copies made by frameworks share the model; a pickle carries the description only, and a process that
+    unpickles it again and again builds the problem once.
 
     Raises:
         ValueError, TypeError: anything that does not fit, saying what was expected and what was given.
@@ -333,6 +335,11 @@ class Problem(Exporting):
         for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_objectives"):
             self.__dict__.pop(name, None)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def __repr__(self) -> str:
         return f"<Problem {self.name}>" if not self._closed else "<Problem closed>"
 
@@ -348,7 +355,7 @@ class Problem(Exporting):
                 "a problem made from a model object cannot be pickled: save the model with save_pretrained and "
                 "give the directory instead"
             )
-        return _rebuild, (self._spec.to_json(), self._where)
+        return rebuild, (self._spec.to_json(), self._where)
 
     # Inside.
 
@@ -389,7 +396,3 @@ class Problem(Exporting):
         problem._spec = dataclasses.replace(self._spec, objectives=tuple(objectives), id=None)
         problem._objectives, problem._fingerprint = self._objectives_of(problem._spec), None
         return problem
-
-
-def _rebuild(text: str, where: dict[str, Any]) -> Problem:
-    return Problem.from_spec(ProblemSpec.from_json(text), **where)
