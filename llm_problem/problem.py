@@ -14,12 +14,14 @@ from llm_problem.batches import Batches
 from llm_problem.calibration import calibrated
 from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
+from llm_problem.executor import BatchExecutor
 from llm_problem.export.exporting import Exporting
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.objectives import Objectives
 from llm_problem.points import candidates, float_array
 from llm_problem.problem_card import problem_card
 from llm_problem.racing import Marks, race
+from llm_problem.rebuilding import rebuild
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.stored import load_basis
@@ -57,7 +59,8 @@ class Problem(Exporting):
             made here may differ from one made on another machine; a file does not. None makes them here.
 
     Evaluating has no hidden state: the value depends on x alone (and on the numbered minibatch, where one is asked
-    for). Copies made by frameworks share the model; a pickle carries the description only.
+    for). Copies made by frameworks share the model; a pickle carries the description only, and a process that
+    unpickles it again and again builds the problem once.
 
     Raises:
         ValueError, TypeError: anything that does not fit, saying what was expected and what was given.
@@ -248,14 +251,16 @@ class Problem(Exporting):
             raise RuntimeError(f"this problem has the objectives {', '.join(self.objectives)}: use evaluate_all")
         return self._open()._objectives.values(self._points(X), self._sample(sample))[:, 0]
 
-    def evaluate_all(self, X: Any, sample: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every objective and constraint of n candidates on the search split; arguments as for `evaluate`.
+    def evaluate_all(
+        self, X: Any, sample: int | None = None, split: str = "search"
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every objective and constraint of n candidates; arguments as for `evaluate`, and the split that is read.
 
         Returns:
             F (n, m) float64, G (n, c) float64, each constraint's quantity less its limit (feasible where all are ≤ 0),
             and status (n,) of "ok" and "non-finite".
         """
-        F, G = self._open()._objectives.all(self._points(X), self._sample(sample))
+        F, G = self._open()._objectives.all(self._points(X), self._sample(sample, split))
         return F, G, np.where(np.isfinite(F).all(axis=1) & np.isfinite(G).all(axis=1), "ok", "non-finite")
 
     def race(self, X: Any, against: Any, *, rounds: int = 4, z: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -317,17 +322,26 @@ class Problem(Exporting):
 
         return NevergradFunction(self._with_objectives(objectives))
 
-    def to_pymoo(self, objectives: Sequence[str] | None = None) -> PymooProblem:
-        """As a pymoo `Problem`; `objectives` replaces the problem's own."""
+    def to_pymoo(self, objectives: Sequence[str] | None = None, **options: Any) -> PymooProblem:
+        """As a pymoo `Problem`; `objectives` replaces the problem's own, options are `PymooProblem`'s."""
         from llm_problem.pymoo_problem import PymooProblem
 
-        return PymooProblem(self._with_objectives(objectives))
+        return PymooProblem(self._with_objectives(objectives), **options)
+
+    def executor(self, batch: int = 16) -> BatchExecutor:
+        """For Nevergrad's `minimize(f, executor=…)`: up to `batch` points by one call of the model."""
+        return BatchExecutor(self, batch)
 
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
         for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_objectives"):
             self.__dict__.pop(name, None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def __repr__(self) -> str:
         return f"<Problem {self.name}>" if not self._closed else "<Problem closed>"
@@ -344,7 +358,7 @@ class Problem(Exporting):
                 "a problem made from a model object cannot be pickled: save the model with save_pretrained and "
                 "give the directory instead"
             )
-        return _rebuild, (self._spec.to_json(), self._where)
+        return rebuild, (self._spec.to_json(), self._where)
 
     # Inside.
 
@@ -367,8 +381,10 @@ class Problem(Exporting):
         """The tokenised examples of a split, as evaluators read them."""
         return self._open()._batches.split(split)
 
-    def _sample(self, number: int | None) -> TokenBatch:
-        return self.batch("search") if number is None else self._open()._batches.minibatch(number)
+    def _sample(self, number: int | None, split: str = "search") -> TokenBatch:
+        if number is not None and split != "search":
+            raise ValueError(f"minibatches are of the search split: leave sample out on the {split} split")
+        return self.batch(split) if number is None else self._open()._batches.minibatch(number)
 
     def _objectives_of(self, spec: ProblemSpec) -> Objectives:
         if "drift" in spec.quantities:
@@ -383,7 +399,3 @@ class Problem(Exporting):
         problem._spec = dataclasses.replace(self._spec, objectives=tuple(objectives), id=None)
         problem._objectives, problem._fingerprint = self._objectives_of(problem._spec), None
         return problem
-
-
-def _rebuild(text: str, where: dict[str, Any]) -> Problem:
-    return Problem.from_spec(ProblemSpec.from_json(text), **where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,27 @@ except ImportError as error:
 
 
 class PymooProblem(Problem):
-    """A vectorised pymoo problem: `_evaluate` takes a whole population at once.
+    """A vectorised pymoo problem: `_evaluate` takes a whole population at once, which is the fast way.
 
     The problem's constraints are pymoo's inequality constraints (`G`, feasible where ≤ 0), so that its algorithms and
     results deal with them as with any others. A loss that is not finite is handed out as the problem's penalty, because
     several of pymoo's algorithms hang on NaN or report it as the optimum; such a point breaks every constraint. Copies
     (`save_history=True` makes one a generation) share the model.
 
+    Args:
+        problem: what is evaluated.
+        elementwise: let pymoo call it for each point by itself, through `elementwise_runner`.
+        elementwise_runner: pymoo's `StarmapParallelization`, `JoblibParallelization` and their like; None is its loop.
+            Naming one is `elementwise=True`. Processes get the problem's description with each point and build it once.
+
     Attributes:
         sampling: N(x0, sigma²) inside the bounds with the pretrained model as its first point, for
             `DE(sampling=problem.sampling)`; pymoo's own default is uniform over the box, which starts much wider.
     """
 
-    def __init__(self, problem: LLMProblem) -> None:
+    def __init__(self, problem: LLMProblem, *, elementwise: bool | None = None, elementwise_runner: Any = None) -> None:
+        if elementwise is False and elementwise_runner is not None:
+            raise ValueError("an elementwise_runner runs elementwise only: leave elementwise=False out")
         lower, upper = problem.bounds
         super().__init__(
             n_var=problem.dimension,
@@ -38,6 +47,8 @@ class PymooProblem(Problem):
             xl=lower,
             xu=upper,
             vtype=float,
+            elementwise=bool(elementwise) or elementwise_runner is not None,
+            **({} if elementwise_runner is None else {"elementwise_runner": elementwise_runner}),
         )
         self.problem = problem
 
@@ -46,13 +57,17 @@ class PymooProblem(Problem):
         return NormalSampling(self.problem.x0, self.problem.sigma)
 
     def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        F, G, status = self.problem.evaluate_all(X)
-        out["F"] = np.where(np.isfinite(F), F, self.problem.penalty)
+        F, G, status = self.problem.evaluate_all(np.atleast_2d(X))
+        found = {"F": np.where(np.isfinite(F), F, self.problem.penalty)}
         if G.shape[1]:
-            out["G"] = np.where((status == "ok")[:, None], G, BROKEN)
+            found["G"] = np.where((status == "ok")[:, None], G, BROKEN)
+        out.update({name: values[0] if X.ndim == 1 else values for name, values in found.items()})  # X: (n, d) or (d,)
 
     def name(self) -> str:
         return self.problem.name
+
+    def __deepcopy__(self, memo: dict) -> PymooProblem:
+        return copy.copy(self)  # a runner's pool or module cannot be copied, and nothing in it is changed in place
 
 
 class NormalSampling(Sampling):

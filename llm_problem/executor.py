@@ -1,0 +1,168 @@
+"""An executor that evaluates together what was submitted together.
+
+    optimizer = ng.optimizers.DE(f.parametrization, budget=320, num_workers=16)
+    optimizer.minimize(f, executor=f.problem.executor(batch=16))    # 20 calls of the model
+
+Nevergrad calls its function for one point at a time, but asks for `num_workers` points and submits all of them before
+it looks at a result. What is submitted here waits in a queue until the first `done()` or `result()`, or until `batch`
+points wait, and is then evaluated as one population.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from llm_problem.nevergrad_function import NevergradFunction
+    from llm_problem.problem import Problem
+
+
+class BatchExecutor:
+    """Takes `submit(f, x)` as `concurrent.futures` does and evaluates in the thread that asks for a result.
+
+    A population gives the same bits as its points one by one, so that a run is the one without an executor and with
+    the same `num_workers`. Only functions of one problem are taken, by `f.problem`: a function wrapped around them
+    would have to be called for each point, which gains nothing and is better seen at once. Several threads may submit
+    and ask. An exception of an evaluation comes out of the `result()` of each of its points.
+
+    Args:
+        problem: whose functions are taken, `problem.to_nevergrad()` and its copies.
+        batch: points that are evaluated together at most, at least 1.
+
+    Raises:
+        ValueError: `batch` is no count.
+    """
+
+    def __init__(self, problem: Problem, batch: int = 16) -> None:
+        if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
+            raise ValueError(f"batch must be an integer of at least 1, got {batch!r}")
+        self.problem, self.batch = problem, int(batch)
+        self._queue: list[Job] = []
+        self._lock = threading.RLock()  # held while points are evaluated: whoever asks then waits for the result
+        self._shut_down = False
+
+    def submit(self, f: Any, /, *args: Any, **kwargs: Any) -> Job:
+        """Queue f(x); the queue is evaluated when it is `batch` long.
+
+        Raises:
+            ValueError: not a function of this executor's problem, or arguments other than one point.
+            RuntimeError: after `shutdown`.
+        """
+        if getattr(f, "problem", None) is not self.problem or not hasattr(f, "at_all"):
+            raise ValueError(
+                f"this executor is for functions of {self.problem!r}, as its to_nevergrad() makes them, got {f!r}: "
+                "give minimize the function itself, and take the executor from f.problem.executor()"
+            )
+        if len(args) != 1 or kwargs:
+            raise ValueError(f"{f!r} takes one point x (d,), got {len(args)} arguments and the keywords {list(kwargs)}")
+        with self._lock:
+            if self._shut_down:
+                raise RuntimeError("this executor was shut down: take a new one from problem.executor()")
+            job = Job(f, args[0], self)
+            self._queue.append(job)
+            if len(self._queue) >= self.batch:
+                self.flush()
+        return job
+
+    def flush(self) -> None:
+        """Evaluate what waits, by one call of the model for each function that something waits for."""
+        with self._lock:
+            while self._queue:
+                f = self._queue[0]._f
+                jobs = [job for job in self._queue if job._f is f]
+                _evaluate(f, jobs)
+                self._queue = [job for job in self._queue if job._f is not f]  # after an interruption they still wait
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take nothing more. What waits is evaluated now, or when it is asked for (wait=False), or is cancelled."""
+        with self._lock:
+            self._shut_down = True
+            if cancel_futures:
+                for job in self._queue:
+                    job._fail(CancelledError())
+                self._queue = []
+            elif wait:
+                self.flush()
+
+    def __enter__(self) -> BatchExecutor:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"<BatchExecutor of {self.problem!r}, batch {self.batch}>"
+
+
+class Job:
+    """What `submit` returns. A pickled one that was not evaluated yet is evaluated by itself where it is unpickled."""
+
+    def __init__(self, f: NevergradFunction, x: Any, executor: BatchExecutor) -> None:
+        self._f, self._x = f, x
+        self._executor: BatchExecutor | None = executor
+        self._finished = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """True: asking evaluates."""
+        self._settle()
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        """f(x). A time limit is taken and not used: the evaluation runs in this very call.
+
+        Raises:
+            Exception: what the evaluation raised.
+            CancelledError: the executor was shut down with `cancel_futures`.
+        """
+        self._settle()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the evaluation raised, None for nothing."""
+        self._settle()
+        return self._error
+
+    def _settle(self) -> None:
+        if not self._finished:
+            if self._executor is None:
+                _evaluate(self._f, [self])
+            else:
+                self._executor.flush()
+
+    def _finish(self, value: Any) -> None:
+        self._value, self._finished, self._executor = value, True, None
+
+    def _fail(self, error: BaseException) -> None:
+        self._error, self._finished, self._executor = error, True, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_executor": None}
+
+
+def _evaluate(f: NevergradFunction, jobs: list[Job]) -> None:
+    """One call of the model for all points that are points; each of the others has an error of its own."""
+    points, taken = [], []
+    for job in jobs:
+        try:
+            points.append(f.point(job._x))
+            taken.append(job)
+        except ValueError as error:
+            job._fail(error)
+    if not taken:
+        return
+    try:
+        values = f.at_all(np.stack(points))
+    except Exception as error:
+        for job in taken:
+            job._fail(error)
+        return
+    for job, value in zip(taken, values, strict=True):
+        job._finish(value)
