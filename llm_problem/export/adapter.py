@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable
 
-from llm_problem.export.folder import new_folder
 from llm_problem.export.ia3 import ia3
 from llm_problem.export.ln_tuning import ln_tuning
 from llm_problem.export.lora import lora
@@ -28,6 +27,7 @@ from llm_problem.export.point import (
 from llm_problem.export.prefix_tuning import prefix_tuning
 from llm_problem.export.prompt_tuning import prompt_tuning
 from llm_problem.models.quantised import kinds as quantised_kinds
+from llm_problem.new_folder import new_folder
 
 TYPES: tuple[tuple[set[str], Callable[[Point], Adapter]], ...] = (
     ({NORMS}, ln_tuning),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from llm_problem.export.folder import require_new
+from llm_problem.new_folder import require_new
 from llm_problem.subspaces.stored import save_basis
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_problem.evaluation.choice import TOLERANCE
-from llm_problem.export.folder import require_new
+from llm_problem.new_folder import require_new
 
 if TYPE_CHECKING:
     from llm_problem.problem import Problem
