@@ -24,7 +24,7 @@ class Exporting:
     ) -> None:
         """Write x (d,) as a PEFT adapter into a new directory: `peft.PeftModel.from_pretrained` loads it.
 
-        Which type it is follows from what x changes: LORA, IA3, LN_TUNING, PROMPT_TUNING or PREFIX_TUNING.
+        Which type it is follows from what x changes: LORA, VERA, IA3, LN_TUNING, PROMPT_TUNING or PREFIX_TUNING.
 
         Args:
             x: the point.
