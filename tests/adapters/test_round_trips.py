@@ -9,7 +9,7 @@ from rich.console import Console
 
 from llm_problem.subspaces import SUBSPACES
 from llm_problem_adapters.experiments import round_trips
-from llm_problem_adapters.experiments.round_trips import EXAMPLES, LIMIT, RoundTrip, main, table_of
+from llm_problem_adapters.experiments.round_trips import EXAMPLES, LIMIT, RoundTrip, main, markdown_of, table_of
 
 pytest.importorskip("peft")
 
@@ -51,4 +51,9 @@ def test_reasons_are_shown_as_they_are():
     console.print(table_of([row, dataclasses.replace(row, dimension=None, merged_difference=np.inf)]))
     text = console.export_text()
     assert "no adapter for [bold]x[/bold]" in text and "2.0e-07" in text and "inf" in text
+    assert markdown_of([dataclasses.replace(row, adapter="a | b")]).splitlines() == [
+        r"| model | subspace | d | PEFT adapter | \|Δ\| | whole model, \|Δ\| |",
+        "| --- | --- | ---: | --- | ---: | ---: |",
+        r"| m | k | 3 | a \| b |  | 2.0e-07 |",
+    ]
     assert row.kept and not dataclasses.replace(row, adapter_difference=float("nan")).kept
