@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("export", help="a point that a run has found, as a PEFT adapter or a whole model")
     command.add_argument("run", metavar="RUN", help="the folder that run wrote")
-    command.add_argument("--optimizer", metavar="NAME", help="whose point (default: the one with the lowest loss)")
+    command.add_argument("--optimizer", metavar="NAME", help="whose point (default: that with the lowest dev loss)")
     command.add_argument("--out", metavar="DIR", help="new folder (default: one in RUN)")
     command.add_argument("--merged", action="store_true", help="a whole model instead of an adapter")
     command.add_argument(

@@ -101,8 +101,20 @@ def test_sst2_example_runs_on_files_of_its_form(tmp_path, smollm2, capsys):
     assert "d = 256" in output and "4 evaluations" in output and "median: best search loss" in output
 
 
-def test_an_adapter_is_used_by_peft_alone(tmp_path):
+def test_an_adapter_is_chosen_on_dev_and_used_by_peft_alone(tmp_path):
     pytest.importorskip("peft")
     output = run("adapter_in_peft.py", "tiny-gpt2", cwd=tmp_path, HF_HUB_OFFLINE="1")
-    before, after = map(float, re.findall(r": held-out loss ([\d.]+), accuracy [\d.]+ on 80 sentences", output))
-    assert after < before
+    dev = dict(re.findall(r"^(.+): search loss [\d.]+ -> [\d.]+, dev loss [\d.]+ -> ([\d.]+)$", output, re.MULTILINE))
+    assert len(dev) == 3
+    (chosen,) = re.findall(r"^lowest on dev, and exported: (.+)$", output, re.MULTILINE)
+    assert dev[chosen] == min(dev.values(), key=float)
+    (before, after), (gain, low, high), (here, there) = (
+        map(float, re.search(pattern, output).groups())
+        for pattern in (
+            r"240 sentences: loss ([\d.]+) -> ([\d.]+)",
+            r"gain (-?[\d.]+) nats a sentence, .* in \[(-?[\d.]+), (-?[\d.]+)\]",
+            r"the problem itself says ([\d.]+), PEFT ([\d.]+)",
+        )
+    )
+    assert abs(here - there) <= 1e-5
+    assert low < gain < high and gain == pytest.approx(before - after, abs=2e-3)

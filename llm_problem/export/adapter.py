@@ -2,6 +2,10 @@
 
 Which type that is follows from what the point changes, not from the subspace it is of: a new subspace whose changes are
 of known kinds needs nothing here. A new type is a function `Point -> Adapter` in a file of its own, and a row below.
+
+LoRA-XS, TinyLoRA, singular values and mixed adapters leave as LORA, which holds any product of factors as it is. PEFT's
+own TINYLORA would not do: it computes its singular vectors anew where the adapter is loaded, and those differ between
+machines.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ import json
 import os
 from collections.abc import Callable
 
-from llm_problem.export.folder import new_folder
 from llm_problem.export.ia3 import ia3
 from llm_problem.export.ln_tuning import ln_tuning
 from llm_problem.export.lora import lora
@@ -21,22 +24,26 @@ from llm_problem.export.point import (
     PREFIX,
     PROMPT,
     SCALES,
+    SHARED,
     Adapter,
     NoAdapterError,
     Point,
 )
 from llm_problem.export.prefix_tuning import prefix_tuning
 from llm_problem.export.prompt_tuning import prompt_tuning
+from llm_problem.export.vera import vera
 from llm_problem.models.quantised import kinds as quantised_kinds
+from llm_problem.new_folder import new_folder
 
 TYPES: tuple[tuple[set[str], Callable[[Point], Adapter]], ...] = (
     ({NORMS}, ln_tuning),
-    ({LOW_RANK, BIASES, NORMS}, lora),
+    ({SHARED}, vera),
+    ({SHARED, LOW_RANK, BIASES, NORMS}, lora),
     ({SCALES, BIASES}, ia3),
     ({PROMPT}, prompt_tuning),
     ({PREFIX}, prefix_tuning),
 )
-"""What an adapter of each type can hold; the first that holds all is taken."""
+"""What an adapter of each type can hold; the first that holds all of it exactly is taken."""
 
 _TASKS = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "masked": "FEATURE_EXTRACTION"}
 _KEEP = (
@@ -51,13 +58,14 @@ def adapter_of(point: Point) -> Adapter:
     Raises:
         ValueError: there is none, and what to do instead.
     """
-    try:
-        for holds, make in TYPES:
-            if point.kinds <= holds:
+    why = NoAdapterError(f"no PEFT adapter holds {listed(point.kinds)} exactly")
+    for holds, make in TYPES:
+        if point.kinds <= holds:
+            try:
                 return make(point)
-        raise NoAdapterError(f"no PEFT adapter holds {listed(point.kinds)} exactly")
-    except NoAdapterError as error:
-        raise ValueError(f"{error}: {_instead_of_an_adapter(point)}") from error
+            except NoAdapterError as error:
+                why = error
+    raise ValueError(f"{why}: {_instead_of_an_adapter(point)}") from why
 
 
 def require_mergeable(point: Point) -> None:

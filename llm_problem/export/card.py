@@ -12,17 +12,25 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from llm_problem.export.point import Adapter
+from llm_problem.models.loading import is_hub_id
 
 if TYPE_CHECKING:
     from llm_problem.problem import Problem
 
-LONGEST = 300  # characters of a value
+LONGEST = 1000  # characters of a value
 _HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _CLASSES = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "seq2seq": "AutoModelForSeq2SeqLM"}
 
+HeldOut = Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]]
+"""Split → metrics at x = 0 and at the point."""
 
-def model_card(problem: Problem, x: Any, adapter: Adapter | None, notes: Mapping[str, Any] | None) -> str:
+
+def model_card(
+    problem: Problem, x: Any, adapter: Adapter | None, notes: Mapping[str, Any] | None, held_out: HeldOut | None
+) -> str:
     """The text of README.md.
 
     Args:
@@ -30,19 +38,27 @@ def model_card(problem: Problem, x: Any, adapter: Adapter | None, notes: Mapping
         x: (d,), the point that is exported.
         adapter: what it is exported as, None for a whole model.
         notes: how it was found, see `Problem.save_adapter`.
+        held_out: what was measured on other splits than the search split, see there.
 
     Raises:
-        TypeError: notes that are no mapping.
+        TypeError: notes or held-out metrics that are no mapping.
     """
     if notes is not None and not isinstance(notes, Mapping):
         raise TypeError(f"notes must be a mapping such as {{'optimizer': 'cma'}}, got {type(notes).__name__}")
-    parts = [_front_matter(problem, adapter), f"# {_text(problem.name)}", _about(problem, adapter)]
-    parts += ["## Results", _results(problem, x)]
+    measured = _measured(held_out)
+    parts = [_front_matter(problem, adapter), f"# {_text(_title(problem))}", _about(problem, adapter)]
+    parts += ["## Results", _results(problem, x, measured)]
     if notes:
         parts += ["## How it was found", _list(notes)]
     parts += ["## How to load it", _loading(problem, adapter), "## Problem", _list(_problem(problem))]
     parts += [f"```json\n{json.dumps(_without_records(problem.spec.to_dict()), indent=2, sort_keys=True)}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _title(problem: Problem) -> str:
+    """The problem's name, with that of a folder alone where its model lies in one."""
+    model = problem.spec.model
+    return problem.name.replace(model, os.path.basename(model)) if os.path.isabs(model) else problem.name
 
 
 def quoted(text: str) -> str:
@@ -54,11 +70,12 @@ def quoted(text: str) -> str:
 
 
 def _line(value: Any) -> str:
-    """A value on one line of Markdown."""
-    if isinstance(value, float):
+    """A value on one line."""
+    if isinstance(value, (float, np.floating)):
         return f"{value:.6g}"
-    text = quoted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))[1:-1]
-    text = text.replace('\\"', '"')
+    if value is None or isinstance(value, (bool, list, tuple)):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
@@ -68,10 +85,13 @@ def _text(value: str) -> str:
 
 
 def _code(value: Any) -> str:
+    """A value as code, between more backticks than it has in a row; the spaces are no part of it (CommonMark)."""
     if isinstance(value, Mapping):
         return ", ".join(f"{_text(str(name))} {_code(item)}" for name, item in value.items())
-    line = _line(value).replace("`", "'")
-    return f"`{line}`" if line else line
+    line = _line(value)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    padding = " " if len(fence) > 1 or line.startswith(" ") else ""
+    return f"{fence}{padding}{line}{padding}{fence}" if line.strip() else line
 
 
 def _list(values: Mapping[str, Any]) -> str:
@@ -79,10 +99,11 @@ def _list(values: Mapping[str, Any]) -> str:
 
 
 def _front_matter(problem: Problem, adapter: Adapter | None) -> str:
-    model = problem.spec.model
-    base = _HUB_IDS.get(model, os.path.basename(model) if os.path.isabs(model) else model)
+    base = _HUB_IDS.get(problem.spec.model, problem.spec.model)
+    # Hubs refuse a base model that is none of theirs: a folder, or one of the package's own.
+    lines = [f"base_model: {quoted(base)}"] if is_hub_id(base) else []
+    lines += [f"library_name: {'peft' if adapter else 'transformers'}"]
     tags = ["llm-problem", "gradient-free", *([adapter.peft_type.lower().replace("_", "-")] if adapter else [])]
-    lines = [f"base_model: {quoted(base)}", f"library_name: {'peft' if adapter else 'transformers'}"]
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 
@@ -99,12 +120,33 @@ def _about(problem: Problem, adapter: Adapter | None) -> str:
     return "\n".join(lines)
 
 
-def _results(problem: Problem, x: Any) -> str:
-    before, after = problem.metrics(problem.x0, "search"), problem.metrics(x, "search")
+def _measured(held_out: HeldOut | None) -> dict[str, tuple[Mapping[str, float], Mapping[str, float]]]:
+    """The held-out metrics, checked.
+
+    Raises:
+        TypeError: something else than split → (metrics at x = 0, metrics at the point).
+    """
+    given = held_out if held_out is not None else {}
+    pairs = dict(given) if isinstance(given, Mapping) else {"": given}
+    for pair in pairs.values():
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(part, Mapping) for part in pair):
+            raise TypeError(
+                "held_out must be a mapping such as {'test': (problem.metrics(problem.x0, 'test'), problem.metrics(x, "
+                f"'test'))}}, got {_line(held_out)}"
+            )
+    return pairs
+
+
+def _results(problem: Problem, x: Any, held_out: HeldOut) -> str:
+    splits = {"search": (problem.metrics(problem.x0, "search"), problem.metrics(x, "search")), **held_out}
     start = "prompted, not searched" if problem.subspace.prompt else "pretrained"
-    rows = [f"| {name} | {before[name]:.6g} | {value:.6g} |" for name, value in after.items()]
-    head = [f"| search split | {start} | this {'adapter' if problem.subspace.prompt else 'point'} |", "|---|---|---|"]
-    return "\n".join([*head, *rows])
+    head = f"| split | metric | {start} | this {'adapter' if problem.subspace.prompt else 'point'} |"
+    rows = [
+        f"| {_text(split)} | {_text(name)} | {_text(_line(before.get(name, '')))} | {_text(_line(value))} |"
+        for split, (before, after) in splits.items()
+        for name, value in after.items()
+    ]
+    return "\n".join([head, "|---|---|---|---|", *rows])
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

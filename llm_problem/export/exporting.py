@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from llm_problem.export.folder import require_new
+from llm_problem.new_folder import require_new
 from llm_problem.subspaces.stored import save_basis
 
 if TYPE_CHECKING:
-    from llm_problem.export import Point
+    from llm_problem.export import HeldOut, Point
     from llm_problem.problem import Problem
 
 
@@ -20,17 +20,24 @@ class Exporting:
     """The part of `Problem` that writes files; each appears whole or not at all, and nothing is overwritten."""
 
     def save_adapter(
-        self, x: Any, directory: str | os.PathLike[str], *, notes: Mapping[str, Any] | None = None
+        self,
+        x: Any,
+        directory: str | os.PathLike[str],
+        *,
+        notes: Mapping[str, Any] | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         """Write x (d,) as a PEFT adapter into a new directory: `peft.PeftModel.from_pretrained` loads it.
 
-        Which type it is follows from what x changes: LORA, IA3, LN_TUNING, PROMPT_TUNING or PREFIX_TUNING.
+        Which type it is follows from what x changes: LORA, VERA, IA3, LN_TUNING, PROMPT_TUNING or PREFIX_TUNING.
 
         Args:
             x: the point.
             directory: must not exist.
-            notes: what README.md says of how the point was found, name → text, number or mapping of numbers (metrics
-                on a split, say). The losses on the search split are in it anyway.
+            notes: what README.md says of how the point was found, name → text, number or mapping of them.
+            held_out: metrics on other splits for README.md, split → those at x = 0 and those at x, such as
+                `{"test": (problem.metrics(problem.x0, "test"), problem.metrics(x, "test"))}`. Those on the search
+                split are in it anyway; no other split is read here.
 
         Raises:
             ValueError: x of another shape or not finite, or changes that no adapter holds exactly, with what works.
@@ -43,10 +50,20 @@ class Exporting:
         require_new(directory)
         adapter = adapter_of(point)
         base = str(point.loaded.source or problem.spec.model)
-        write_adapter(adapter, point, directory, base=base, card=model_card(problem, x, adapter, notes))
+        card = model_card(problem, x, adapter, notes, held_out)
+        write_adapter(adapter, point, directory, base=base, card=card)
 
-    def save_model(self, x: Any, directory: str | os.PathLike[str], *, notes: Mapping[str, Any] | None = None) -> None:
+    def save_model(
+        self,
+        x: Any,
+        directory: str | os.PathLike[str],
+        *,
+        notes: Mapping[str, Any] | None = None,
+        held_out: HeldOut | None = None,
+    ) -> None:
         """Write the whole model at x (d,) into a new directory: plain transformers loads it.
+
+        Arguments are as for `save_adapter`.
 
         Raises:
             ValueError: x of another shape or not finite, or something else than weights moves, or the model is
@@ -58,7 +75,7 @@ class Exporting:
         problem = cast("Problem", self)
         require_mergeable(_point(problem, x))
         require_new(directory)
-        card = model_card(problem, x, None, notes)
+        card = model_card(problem, x, None, notes, held_out)
         save_model(problem.model, problem.tokenizer, problem.evaluator.changed(problem._one(x)), directory, card=card)
 
     def save_basis(self, path: str | os.PathLike[str]) -> None:

@@ -6,8 +6,8 @@ import os
 from contextlib import AbstractContextManager
 from typing import Any
 
-from llm_problem.export.folder import new_folder
 from llm_problem.models.quiet import quiet_transformers
+from llm_problem.new_folder import new_folder
 
 
 def save_model(

@@ -22,6 +22,7 @@ from llm_problem.subspaces.deltas import (
 )
 
 LOW_RANK = "low-rank changes"
+SHARED = "low-rank changes between shared matrices"
 SCALES = "scales of features"
 NORMS = "norms"
 BIASES = "biases"
@@ -53,7 +54,7 @@ class Point:
     def kind_of(self, delta: Delta) -> str:
         """What one change is a change of."""
         if isinstance(delta, LowRankDelta | FactorDelta):
-            return LOW_RANK
+            return LOW_RANK if delta.shared is None else SHARED
         if isinstance(delta, ScaleDelta):
             return SCALES
         if isinstance(delta, EmbeddingDelta):

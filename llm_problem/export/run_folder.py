@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_problem.evaluation.choice import TOLERANCE
-from llm_problem.export.folder import require_new
+from llm_problem.new_folder import require_new
 
 if TYPE_CHECKING:
     from llm_problem.problem import Problem
@@ -46,8 +46,8 @@ def export_run(
 
     Args:
         run: the folder that `llm-problem run` wrote.
-        optimizer: whose point; None takes the one with the lowest loss on the dev split where the run has recorded
-            that, and on the search split where it has not.
+        optimizer: whose point; None takes the one with the lowest first objective: of recommended points on the dev
+            split, where the run has recorded that of all, else on the search split.
         out: a folder that does not exist yet; None makes one in the run's folder.
         merged: a whole model instead of an adapter.
         point: "recommended" by the optimizer, or the "best" that it has seen.
@@ -74,7 +74,7 @@ def export_run(
     x = points[f"{name}/{POINTS[point][0]}"]
     _require_unchanged(problem, x, config.get("fingerprint"), row.get(POINTS[point][1]))
     save = problem.save_model if merged else problem.save_adapter
-    save(x, path, notes=_notes(config, result, row, point))
+    save(x, path, notes=_notes(config, row, point), held_out=_held_out(result, row) if point == "recommended" else None)
     return Exported(what, path, name, why, point)
 
 
@@ -99,9 +99,13 @@ def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarr
         raise ValueError(f"{run / 'points.safetensors'} cannot be read: {error}") from error
     result = _json(run / "result.json", ("results",))
     rows = result["results"]
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "optimizer" in row for row in rows):
+    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
         raise ValueError(f"{run / 'result.json'} is not of a run: its results are no list of what optimizers found")
     return config, result, points
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("optimizer"), str)
 
 
 def _json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -131,19 +135,25 @@ def _choose(
         return wanted, "as asked for"
     if len(rows) == 1:
         return next(iter(rows)), "the only one with a point"
-    # Recommended points alone have held-out losses.
-    dev = {name: row.get("dev", {}).get(objective) if point == "recommended" else None for name, row in rows.items()}
-    recorded = all(value is not None for value in dev.values())
-    values = dev if recorded else {name: row.get(loss) for name, row in rows.items()}
+    split, values = "search", {name: row.get(loss) for name, row in rows.items()}
+    if point == "recommended":  # which alone was measured on other splits
+        dev = {name: _metrics(row, "dev") for name, row in rows.items()}
+        if all(objective in metrics for metrics in dev.values()):
+            split, values = "dev", {name: metrics[objective] for name, metrics in dev.items()}
 
     def rank(name: str) -> tuple[bool, float]:
         value = values[name]
         return not rows[name].get("feasible", True), math.inf if value is None else value
 
     best = min(rows, key=rank)
-    split = "dev" if recorded else "search"
     why = f"lowest {objective} on the {split} split of {len(rows)}: {_number(values[best])}"
-    return best, why if recorded else f"{why}; the run has recorded no dev losses"
+    return best, why + ("; dev was not read for all of them" if split == "search" and point == "recommended" else "")
+
+
+def _metrics(values: dict[str, Any], split: str) -> dict[str, Any]:
+    """What a row, or the pretrained model's record, says of a split."""
+    found = values.get(split)
+    return found if isinstance(found, dict) else {}
 
 
 def _failures(result: dict[str, Any], name: str | None = None) -> str:
@@ -175,8 +185,8 @@ def _require_unchanged(problem: Problem, x: np.ndarray, fingerprint: str | None,
         )
 
 
-def _notes(config: dict[str, Any], result: dict[str, Any], row: dict[str, Any], point: str) -> dict[str, Any]:
-    command = config.get("command")
+def _notes(config: dict[str, Any], row: dict[str, Any], point: str) -> dict[str, Any]:
+    command, versions = config.get("command"), config.get("versions")
     notes = {
         "optimizer": row["optimizer"],
         "point": "recommended by the optimizer" if point == "recommended" else "the best seen on the search split",
@@ -186,13 +196,21 @@ def _notes(config: dict[str, Any], result: dict[str, Any], row: dict[str, Any], 
         "stopped by": row.get("stop_reason"),
         "command": _as_typed(command) if isinstance(command, list) and command else None,
         "started": config.get("started"),
-        "versions": {name: version for name, version in config.get("versions", {}).items() if version is not None},
+        "versions": {name: v for name, v in versions.items() if v is not None} if isinstance(versions, dict) else {},
     }
-    if point == "recommended":
-        notes |= {f"{split} split, this point": row[split] for split in ("dev", "test") if row.get(split)}
-        pretrained = result.get("pretrained") or {}
-        notes |= {f"{split} split, x = 0": pretrained[split] for split in ("dev", "test") if pretrained.get(split)}
     return {name: value for name, value in notes.items() if value not in (None, {})}
+
+
+def _held_out(result: dict[str, Any], row: dict[str, Any]) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
+    """The metrics that the run has recorded of the pretrained model and the recommended point, split by split."""
+    pretrained = _metrics(result, "pretrained")
+    pairs = {split: (_numbers(pretrained, split), _numbers(row, split)) for split in ("dev", "test")}
+    return {split: pair for split, pair in pairs.items() if pair[1]}
+
+
+def _numbers(values: dict[str, Any], split: str) -> dict[str, float]:
+    """Metrics of a split; what was not finite is null in JSON."""
+    return {name: math.nan if value is None else value for name, value in _metrics(values, split).items()}
 
 
 def _as_typed(command: list[Any]) -> str:

@@ -155,6 +155,11 @@ def _checked_device(device: Any) -> str:
     return str(checked)
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name is of the form of a hub id, owner/name."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
 def forget_models() -> None:
     """Let go of the model that is kept for the next problem; memory is freed once no problem uses it."""
     _latest.clear()
@@ -179,7 +184,7 @@ def _resolve(model: str) -> tuple[str, Path | None, tuple]:
     if model.startswith(_OBJECT):
         raise ValueError("this problem was made from a model object, which cannot be rebuilt from its description")
     looks_like_path = model.startswith((".", "/", "~")) or "\\" in model
-    if not looks_like_path and _HUB_ID.fullmatch(model):
+    if not looks_like_path and is_hub_id(model):
         return model, None, ()
     near = difflib.get_close_matches(model, named, n=3, cutoff=0.4)
     raise ValueError(

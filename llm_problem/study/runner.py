@@ -31,10 +31,12 @@ LIBRARIES = ("llm-problem", "numpy", "torch", "transformers", "nevergrad", "pymo
 class Outcome:
     """What a run found.
 
-    `pretrained` has the search loss and the held-out metrics. Each of `rows` has the search loss of the best point
-    seen (`best_loss`), that of the recommended point (`loss`), the recommended point's held-out metrics (`test`, empty
-    where the run was interrupted), what the optimizer spent, "used_gradients" where it was given gradients and, with
-    constraints, whether a feasible point was found (`feasible`); a row of an optimizer that failed has "error" instead.
+    `pretrained` has the search loss and the metrics on the other splits. Each of `rows` has the search loss of the best
+    point seen (`best_loss`), that of the recommended point (`loss`), the recommended point's metrics on the other
+    splits (`dev`, which a choice between optimizers may go by, and `test`; both empty where the run was interrupted),
+    what the optimizer spent, "used_gradients" where it was given gradients and, with constraints, whether a feasible
+    point was found (`feasible`); a row of an optimizer that failed has "error" instead. `dev` is empty where the task
+    has no such split.
     """
 
     problem: str
@@ -94,7 +96,7 @@ def run_optimizers(
         folder.write_config(_config(problem, optimizers, budget, seed))
         outcome = Outcome(id, path, path / "convergence.png", problem.spec.task.headline, {})
         with ProgressLine("pretrained", total=0):
-            outcome.pretrained = {"search_loss": problem(problem.x0), "test": problem.metrics(problem.x0, "test")}
+            outcome.pretrained = {"search_loss": problem(problem.x0), **_held_out(problem, problem.x0)}
         histories: dict[str, np.ndarray] = {}
         points: dict[str, np.ndarray] = {}
         for name in optimizers:
@@ -141,10 +143,10 @@ def _run_one(
     histories[_label(name, result)] = _feasible_losses(result)
     points[f"{name}/x"], points[f"{name}/best_x"] = result.x, result.best_x
     outcome.interrupted = result.stop_reason == "interrupted"
-    test: dict[str, float] = {}
+    held_out: dict[str, dict[str, float]] = {"dev": {}, "test": {}}
     if not outcome.interrupted:
         try:
-            test = problem.metrics(result.x, "test")
+            held_out = _held_out(problem, result.x)
         except KeyboardInterrupt:  # the search is over: its result is kept
             outcome.interrupted = True
     outcome.rows.append(
@@ -152,7 +154,7 @@ def _run_one(
             "optimizer": name,
             "best_loss": result.best_loss,
             "loss": result.loss,
-            "test": test,
+            **held_out,
             "evaluations": result.evaluations,
             "non_finite": int(np.sum(result.status == "non-finite")),
             "seconds": result.seconds,
@@ -167,6 +169,15 @@ def _run_one(
 def _label(name: str, result: Any) -> str:
     """What the run is called in the picture."""
     return f"{name} (given gradients)" if result.used_gradients else name
+
+
+def _held_out(problem: Problem, x: np.ndarray) -> dict[str, dict[str, float]]:
+    """The metrics at x (d,) on the splits that no optimizer sees."""
+    try:
+        problem.batch("dev")
+    except ValueError:  # a task may have no such split
+        return {"dev": {}, "test": problem.metrics(x, "test")}
+    return {split: problem.metrics(x, split) for split in ("dev", "test")}
 
 
 def _feasible_losses(result: Any) -> np.ndarray:

@@ -15,6 +15,20 @@ from llm_problem.models.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
+class SharedFactors:
+    """VeRA's ΔW = diag(b) B diag(d) A, where all weights share B and A: what a low-rank change consists of.
+
+    A weight takes the first columns of A and the first rows of B, or of those its own where it is some rows of a
+    stored tensor. A vector that is None is all ones.
+    """
+
+    left: torch.Tensor  # B (largest number of outputs of a stored tensor, r)
+    right: torch.Tensor  # A (r, largest number of inputs)
+    outer: torch.Tensor | None = None  # b (n, out)
+    inner: torch.Tensor | None = None  # d (n, r)
+
+
+@dataclass(frozen=True, eq=False)
 class LowRankDelta:
     """ΔW = left · core · right for one target weight W (out, in)."""
 
@@ -22,6 +36,7 @@ class LowRankDelta:
     left: torch.Tensor  # (out, r)
     core: torch.Tensor  # (n, r, r), or (n, r) for a diagonal one: the only part with a candidate axis
     right: torch.Tensor  # (r, in)
+    shared: SharedFactors | None = None  # the same change once more, where its matrices are those of all weights
 
     @property
     def parameter(self) -> str:
@@ -45,6 +60,7 @@ class FactorDelta:
     target: Target
     left: torch.Tensor  # (n, out, r)
     right: torch.Tensor  # (r, in)
+    shared: SharedFactors | None = None  # the same change once more, where its matrices are those of all weights
 
     @property
     def parameter(self) -> str:

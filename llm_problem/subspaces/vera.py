@@ -20,7 +20,7 @@ import torch
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.targets import Target, parameters_of
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta
+from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta, SharedFactors
 from llm_problem.subspaces.draws import basis_generator
 from llm_problem.subspaces.low_rank import RankedSubspace, step, stored_and_read
 from llm_problem.subspaces.scale import relative_step
@@ -102,9 +102,11 @@ class BoundVeRA(BoundSubspace):
             right = self.A[:, : target.shape[1]].to(like)  # (r, in)
             vector = (part * fixed).to(left)  # (n, r) or (n, out)
             if self.searched == "d":
-                found.append(LowRankDelta(target, left, vector, right))
+                shared = SharedFactors(self.B, self.A, inner=vector)
+                found.append(LowRankDelta(target, left, vector, right, shared))
             else:
-                found.append(FactorDelta(target, vector[:, :, None] * left, right))
+                shared = SharedFactors(self.B, self.A, outer=vector)
+                found.append(FactorDelta(target, vector[:, :, None] * left, right, shared))
         return found
 
     def basis(self) -> Iterable[torch.Tensor]:

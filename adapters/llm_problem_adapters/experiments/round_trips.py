@@ -2,7 +2,8 @@
 
 A point of each kind of subspace on each model is written as a PEFT adapter and as a whole model, read back from the
 files by `peft.PeftModel.from_pretrained` and by plain transformers in float32, and its loss computed by their stock
-forward. The table has the differences from the loss that the problem gave, or why a kind cannot be written this way.
+forward. The table has the differences from the loss that the problem gave, or why a kind cannot be written this way;
+`--markdown` prints it as docs/round-trips.md has it.
 """
 
 from __future__ import annotations
@@ -52,6 +53,16 @@ from llm_problem.testing.exported import log_probs
 LIMIT = 1e-5  # nats per token
 MODELS = ("smollm2-135m", "tiny-gpt2", "tiny-bert")
 MODULES = ("q_proj", "v_proj", "down_proj")
+COLUMNS = {
+    "model": False,
+    "subspace": False,
+    "d": True,
+    "f(x) − f(0)": True,
+    "PEFT adapter": False,
+    "|Δ|": True,
+    "whole model, |Δ|": True,
+}
+"""Of the table; whether what stands in it is set to the right."""
 TEXT = "An essay on the ways of the world:"
 
 
@@ -94,11 +105,15 @@ EXAMPLES: dict[str, Subspace | Callable[[LoadedModel, Path], Subspace]] = {
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """One row: the type of the adapter and |Δ loss| after reading it and the whole model back; else the reason."""
+    """One row: the type of the adapter and |Δ loss| after reading it and the whole model back; else the reason.
+
+    `moved` is f(x) − f(0): how much there is to lose on the way.
+    """
 
     model: str
     kind: str
     dimension: int | None
+    moved: float | None
     adapter: str
     adapter_difference: float | None
     merged: str
@@ -145,16 +160,16 @@ def _round_trip(loaded: LoadedModel, kind: str, folder: Path) -> RoundTrip:
     try:
         problem = problem_of(loaded, made if isinstance(made, Subspace) else made(loaded, folder / "parts"))
     except ValueError as error:
-        return RoundTrip(loaded.name, kind, None, str(error), None, "", None)
+        return RoundTrip(loaded.name, kind, None, None, str(error), None, "", None)
     x = point_of(problem)
-    loss = problem(x)
+    start, loss = problem.evaluate([problem.x0, x])
     adapter, there = _written(problem.save_adapter, x, folder / "adapter")
     found = _difference(problem, _adapted(loaded, folder / "adapter"), loss) if there else None
     merged, there = _written(problem.save_model, x, folder / "model")
     whole = _difference(problem, _plain(loaded, folder / "model"), loss) if there else None
     if found is not None:
         adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
-    return RoundTrip(loaded.name, kind, problem.dimension, adapter, found, merged, whole)
+    return RoundTrip(loaded.name, kind, problem.dimension, loss - start, adapter, found, merged, whole)
 
 
 def _written(save: Callable[..., None], x: np.ndarray, folder: Path) -> tuple[str, bool]:
@@ -188,30 +203,37 @@ def _difference(problem: lp.Problem, model: Any, loss: float) -> float:
 def table_of(rows: Sequence[RoundTrip]) -> Table:
     """The rows as a table; a difference above the limit is marked."""
     table = Table(title=f"|Δ loss| after the way home, in nats per token (at most {LIMIT:g})", title_justify="left")
-    table.add_column("model", no_wrap=True)
-    table.add_column("subspace", no_wrap=True)
-    table.add_column("d", justify="right")
-    table.add_column("PEFT adapter")
-    table.add_column("|Δ|", justify="right", no_wrap=True)
-    table.add_column("whole model, |Δ|", justify="right")
+    for name, right in COLUMNS.items():
+        table.add_column(name, justify="right" if right else "left", no_wrap=name in ("model", "subspace"))
     for number, row in enumerate(rows):
         last = number + 1 == len(rows) or rows[number + 1].model != row.model
-        table.add_row(
-            row.model,
-            row.kind,
-            "" if row.dimension is None else f"{row.dimension:,}",
-            Text(row.adapter),
-            _shown(row.adapter_difference),
-            _shown(row.merged_difference) or Text(row.merged),
-            end_section=last,
-        )
+        differences = {"|Δ|": row.adapter_difference, "whole model, |Δ|": row.merged_difference}
+        bad = {name for name, difference in differences.items() if difference is not None and not difference <= LIMIT}
+        cells = zip(COLUMNS, _cells(row), strict=True)
+        table.add_row(*(Text(cell, style="bold red" if name in bad else "") for name, cell in cells), end_section=last)
     return table
 
 
-def _shown(difference: float | None) -> Text:
-    if difference is None:
-        return Text("")
-    return Text(f"{difference:.1e}", style="" if difference <= LIMIT else "bold red")
+def markdown_of(rows: Sequence[RoundTrip]) -> str:
+    """The same as a table in Markdown."""
+    lines = [COLUMNS, ["---:" if right else "---" for right in COLUMNS.values()], *map(_cells, rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _cells(row: RoundTrip) -> list[str]:
+    return [
+        row.model,
+        row.kind,
+        "" if row.dimension is None else f"{row.dimension:,}",
+        "" if row.moved is None else f"{row.moved:+.1e}",
+        row.adapter,
+        _shown(row.adapter_difference),
+        _shown(row.merged_difference) or row.merged,
+    ]
+
+
+def _shown(difference: float | None) -> str:
+    return "" if difference is None else f"{difference:.1e}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -219,9 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="round_trips", description="Write, read back and compare every subspace.")
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL", help=f"default: {' '.join(MODELS)}")
     parser.add_argument("--kinds", nargs="+", choices=sorted(SUBSPACES), metavar="KIND", help="default: all")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args(arguments)
     rows = list(round_trips(options.models, options.kinds))
-    table_console().print(table_of(rows))
+    if options.markdown:
+        print(markdown_of(rows))
+    else:
+        table_console().print(table_of(rows))
     lost = [row for row in rows if not row.kept]
     for row in lost:
         print(f"{row.kind} on {row.model} does not come home with its loss", file=sys.stderr)

@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
+from llm_problem.new_folder import new_folder, require_new
+
 from .card import Outcome, card
 from .corpus import gather
 from .evaluation import score
-from .folder import folder_bytes, new_folder, refuse_existing
+from .folder import folder_bytes
 from .loop import train
 from .recipes import RECIPES, Recipe, without_dropout
 from .tokenisers import Family, train_tokeniser
@@ -37,7 +39,7 @@ def train_and_write(recipe: Recipe, target: Path, command: str, most_windows: in
     `command` is quoted on the card.  `most_windows` limits the held-out windows that are looked at, for
     trying out.
     """
-    refuse_existing(target)
+    require_new(target)
     started = time.process_time()
     corpus = gather()
     tokeniser = train_tokeniser(recipe.family, corpus.texts("train"), recipe.vocabulary, recipe.length)

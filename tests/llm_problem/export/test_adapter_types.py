@@ -16,7 +16,17 @@ from llm_problem.evaluation import SerialEvaluator
 from llm_problem.export import Point, adapter_of
 from llm_problem.models.quiet import quiet_transformers
 from llm_problem.models.targets import find_targets
-from llm_problem.subspaces import LoRA, LoRAXS, NormsAndBiases, Prefix, RandomSubspace, Scales, SoftPrompt, Together
+from llm_problem.subspaces import (
+    LoRA,
+    LoRAXS,
+    NormsAndBiases,
+    Prefix,
+    RandomSubspace,
+    Scales,
+    SoftPrompt,
+    Together,
+    VeRA,
+)
 from llm_problem.subspaces.deltas import DenseDelta, ScaleDelta
 from llm_problem.tasks.batch import BatchBuilder
 from tests.llm_problem.subspace_examples import EXAMPLES, example
@@ -39,7 +49,7 @@ TYPES = {
     "sparse-projection": None,
     "tiny-lora": "LORA",
     "together": None,
-    "vera": "LORA",
+    "vera": "VERA",  # LORA where q and v are fused
 }
 WEIGHTS = sorted(set(TYPES) - {"prefix", "soft-prompt"})
 TOKENS = torch.tensor([[9, 31, 7, 100, 55, 12, 80]])
@@ -100,8 +110,9 @@ def test_weights_come_home_or_the_whole_model_does(kind, family, small_model, la
         assert not list(tmp_path.iterdir())
     else:
         require_round_trip(loaded, label_task, subspace, tmp_path / "adapter")
-        without_biases = kind == "norms-and-biases" and family in ("llama", "t5")
-        assert peft_type(tmp_path / "adapter") == ("LN_TUNING" if without_biases else TYPES[kind])
+        others = {("norms-and-biases", f): "LN_TUNING" for f in ("llama", "t5")}
+        others |= {("vera", f): "LORA" for f in ("gpt2", "gpt_neox")}
+        assert peft_type(tmp_path / "adapter") == others.get((kind, family), TYPES[kind])
 
 
 @pytest.mark.parametrize(
@@ -128,6 +139,38 @@ def test_a_bias_beside_a_moved_weight_without_one_is_refused(small_model, label_
     with pytest.raises(ValueError, match=r"o_proj, whose weight moves too, has none: use save_model"):
         saved(loaded, label_task, subspace, tmp_path / "adapter")
     require_round_trip(loaded, label_task, NormsAndBiases(layers=2), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("subspace", "expected"),
+    [
+        (VeRA(3, layers=2, modules=("v_proj", "down_proj")), "VERA"),
+        (VeRA(3, layers=2, modules=("q_proj", "v_proj", "down_proj"), searched="b"), "VERA"),
+        (VeRA(3, layers=2, modules=("q_proj", "v_proj")), "LORA"),
+        (Together((VeRA(3, layers=1, modules="v_proj"), VeRA(3, layers=1, modules="down_proj"))), "LORA"),
+        (Together((VeRA(3, layers=1, modules="v_proj"), LoRA(1, layers=2))), "LORA"),
+    ],
+    ids=["one a module", "two outer vectors in one", "two inner vectors in one", "other matrices", "beside low rank"],
+)
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
+def test_vectors_between_shared_matrices_are_vera_where_a_module_needs_one_of_each(
+    family, subspace, expected, small_model, label_task, tmp_path
+):
+    require_round_trip(small_model(family), label_task, subspace, tmp_path / "adapter")
+    assert peft_type(tmp_path / "adapter") == expected
+
+
+def test_shared_matrices_are_in_the_file_once(small_model, label_task, tmp_path):
+    loaded = small_model("t5")  # encoder and decoder, of three shapes
+    modules = ("q_proj", "cross_v_proj", "down_proj", "encoder.up_proj")
+    problem, x = saved(loaded, label_task, VeRA(3, modules=modules), tmp_path / "adapter")
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    bound = problem.subspace
+    np.testing.assert_array_equal(tensors.pop("base_model.vera_A"), bound.A)
+    np.testing.assert_array_equal(tensors.pop("base_model.vera_B"), bound.B)
+    assert sum(tensor.numel() for tensor in tensors.values()) == sum(3 + target.shape[0] for target in bound.targets)
+    first = tensors[f"base_model.model.{bound.targets[0].parameter.removesuffix('.weight')}.vera_lambda_d"]
+    np.testing.assert_allclose(first, x[:3] * bound.fixed[0].item(), rtol=1e-6)
 
 
 def test_scales_of_a_fused_projection_leave_its_other_rows_at_one(small_model, label_task, tmp_path):

@@ -1,4 +1,4 @@
-"""What is saved loads elsewhere with the loss it had here."""
+"""What is saved loads elsewhere with the loss it had here; tests/adapters/test_round_trips.py has every kind."""
 
 import copy
 
@@ -8,7 +8,6 @@ import torch
 
 import llm_problem as lp
 from llm_problem.models import load_model
-from llm_problem.models.quiet import quiet_transformers
 
 MODULES = ("q_proj", "v_proj", "o_proj")
 TASKS = {
@@ -35,15 +34,8 @@ def loss_of(model, problem):
 
 @pytest.mark.parametrize(
     "subspace",
-    [
-        lp.subspaces.LoRAXS(rank=3, layers=2, modules=MODULES),
-        lp.subspaces.LoRA(rank=2, layers=2, modules=MODULES),
-        lp.subspaces.TinyLoRA(5, rank=2, layers=2, modules=MODULES),
-        lp.subspaces.VeRA(rank=4, layers=2, modules=MODULES),
-        lp.subspaces.VeRA(rank=4, layers=2, modules=MODULES, searched="b"),
-        lp.subspaces.SingularValues(rank=6, layers=2, modules=MODULES),
-    ],
-    ids=lambda subspace: f"{subspace.kind}-{getattr(subspace, 'searched', '')}",
+    [lp.subspaces.LoRAXS(rank=3, layers=2, modules=MODULES), lp.subspaces.Scales(layers=2)],
+    ids=lambda subspace: subspace.kind,
 )
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert"])
 def test_adapter_loads_in_peft_with_the_same_loss(model, subspace, tmp_path):
@@ -59,19 +51,7 @@ def test_adapter_loads_in_peft_with_the_same_loss(model, subspace, tmp_path):
 
 @pytest.mark.parametrize(
     "subspace",
-    [
-        lp.subspaces.LoRAXS(2, layers=1),
-        lp.subspaces.LoRA(2, layers=1),
-        lp.subspaces.TinyLoRA(5, layers=1),
-        lp.subspaces.VeRA(4, layers=1),
-        lp.subspaces.SingularValues(layers=1),
-        lp.subspaces.RandomSubspace(5, layers=1),
-        lp.subspaces.SparseProjection(5, layers=1),
-        lp.subspaces.Fastfood(5, layers=1),
-        lp.subspaces.Scales(layers=1),
-        lp.subspaces.NormsAndBiases(layers=1, final_norm=True),
-        lp.subspaces.FullVector(),
-    ],
+    [lp.subspaces.LoRA(2, layers=1), lp.subspaces.RandomSubspace(5, layers=1), lp.subspaces.FullVector()],
     ids=lambda subspace: subspace.kind,
 )
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert"])
@@ -107,13 +87,3 @@ def test_nothing_is_overwritten_and_bad_points_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"shape \(n, 8\)|finite"):
             save(np.full(problem.dimension, np.nan), tmp_path / "new")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
-
-
-def test_adapter_on_smollm2(smollm2, tmp_path):
-    peft = pytest.importorskip("peft")
-    problem = problem_on("smollm2-135m", lp.subspaces.LoRAXS(rank=2, layers=2, modules=("q_proj", "down_proj")))
-    x = 2 * np.random.default_rng(3).standard_normal(problem.dimension)
-    problem.save_adapter(x, tmp_path / "adapter")
-    with quiet_transformers():
-        adapted = peft.PeftModel.from_pretrained(copy.deepcopy(problem.model), tmp_path / "adapter")
-    assert loss_of(adapted.merge_and_unload(), problem) == pytest.approx(problem(x), abs=1e-5)

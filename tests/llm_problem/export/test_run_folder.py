@@ -55,10 +55,10 @@ def test_the_best_optimizers_point_comes_home_as_an_adapter(run, capsys):
     change(run / "config.json", lambda config: config.update(command=["__main__.py", "run", ID, "--out", "a `b"]))
     assert main(["export", str(run)]) == 0
     rows = {name: row_of(run, name) for name in ("cma", "random-search")}
-    best = min(rows, key=lambda name: rows[name]["loss"])
+    best = min(rows, key=lambda name: rows[name]["dev"]["loss"])
     loss = rows[best]["loss"]
     assert capsys.readouterr().out.splitlines() == [
-        f"optimizer: {best} (lowest loss on the search split of 2: {loss:.6f}; the run has recorded no dev losses)",
+        f"optimizer: {best} (lowest loss on the dev split of 2: {rows[best]['dev']['loss']:.6f})",
         "point: recommended",
         f"adapter: {run / f'adapter-{best}'}",
     ]
@@ -74,10 +74,12 @@ def test_the_best_optimizers_point_comes_home_as_an_adapter(run, capsys):
         "- point: `recommended by the optimizer`",
         "- budget: `30`",
         "- seed: `0`",
-        f"- test split, this point: loss `{rows[best]['test']['loss']:.6g}`",
+        f"- command: `` python -m llm_problem run {ID} --out 'a `b' ``",
     ):
         assert f"\n{line}" in card, line
-    assert f"- command: `python -m llm_problem run {ID} --out 'a 'b'`\n" in card
+    before = json.loads((run / "result.json").read_text())["pretrained"]
+    for split in ("dev", "test"):
+        assert f"\n| {split} | loss | {before[split]['loss']:.6g} | {rows[best][split]['loss']:.6g} |\n" in card
 
 
 def test_the_best_point_seen_comes_home_as_a_whole_model(run, tmp_path, capsys):
@@ -90,22 +92,32 @@ def test_the_best_point_seen_comes_home_as_a_whole_model(run, tmp_path, capsys):
         f"model: {out}",
     ]
     assert loss_of(str(out)) == pytest.approx(row_of(run, "random-search")["best_loss"], abs=1e-5)
-    assert "test split" not in (out / "README.md").read_text()  # was read at the recommended point
+    card = (out / "README.md").read_text()
+    assert "| search | loss |" in card and "| dev |" not in card and "| test |" not in card  # of another point
     done = export_run(run, point="best")
     assert done.path == run / f"adapter-{done.optimizer}-best" and done.path.is_dir()
 
 
-def test_dev_losses_decide_where_the_run_has_them(run):
-    worse = max(("cma", "random-search"), key=lambda name: row_of(run, name)["loss"])
+def change_dev(run, worse, losses):
+    """Give the worse one on the search split the first dev metrics, the other one the second; returns the export."""
 
     def edit(result):
         for row in result["results"]:
-            row["dev"] = {"loss": 0.5 if row["optimizer"] == worse else 0.75}
+            row["dev"] = losses[row["optimizer"] != worse]
 
     change(run / "result.json", edit)
-    done = export_run(run)
-    assert done.optimizer == worse
-    assert done.why == "lowest loss on the dev split of 2: 0.500000"
+    return export_run(run)
+
+
+def test_dev_losses_decide_where_the_run_has_them_all(run):
+    better, worse = sorted(("cma", "random-search"), key=lambda name: row_of(run, name)["loss"])
+    done = change_dev(run, worse, [{"loss": 0.5}, {"loss": None}])  # the other's was not finite
+    assert (done.optimizer, done.why) == (worse, "lowest loss on the dev split of 2: 0.500000")
+    assert "| dev | loss |" in (done.path / "README.md").read_text()
+    done = change_dev(run, worse, [{"loss": 0.5}, {}])  # as where a run was interrupted
+    loss = f"{row_of(run, better)['loss']:.6f}"
+    assert done.optimizer == better
+    assert done.why == f"lowest loss on the search split of 2: {loss}; dev was not read for all of them"
 
 
 def test_a_point_that_keeps_the_constraints_comes_before_one_that_does_not(run):
@@ -113,7 +125,7 @@ def test_a_point_that_keeps_the_constraints_comes_before_one_that_does_not(run):
 
     def edit(result):
         for row in result["results"]:
-            row["feasible"] = row["optimizer"] == worse
+            row |= {"feasible": row["optimizer"] == worse, "dev": None}
 
     change(run / "result.json", edit)
     assert export_run(run).optimizer == worse
@@ -147,6 +159,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(run, tmp_path
         ("config.json", "{", "config.json is not JSON"),
         ("config.json", "[]", "config.json is not of a run"),
         ("result.json", '{"results": [1]}', "its results are no list"),
+        ("result.json", '{"results": [{"optimizer": ["cma"]}]}', "its results are no list"),
         ("result.json", None, "has no result.json: no optimizer of this run has ended yet"),
         ("points.safetensors", None, "has no points.safetensors"),
         ("points.safetensors", "half a file", "points.safetensors cannot be read"),

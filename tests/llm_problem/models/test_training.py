@@ -12,7 +12,7 @@ from llm_problem.models import training
 from llm_problem.models.training import corpus as texts
 from llm_problem.models.training.baselines import KneserNeyBigram, NeighbourModel
 from llm_problem.models.training.evaluation import score, single_masks
-from llm_problem.models.training.folder import MOST_BYTES, folder_bytes, new_folder
+from llm_problem.models.training.folder import MOST_BYTES, folder_bytes
 from llm_problem.models.training.loop import train
 from llm_problem.models.training.recipes import RECIPES
 from llm_problem.models.training.tokenisers import train_tokeniser
@@ -177,16 +177,6 @@ def test_training_twice_gives_the_same_bytes(family, corpus, tmp_path, torch_as_
 def test_command_refuses_an_existing_folder(tmp_path):
     with pytest.raises(FileExistsError):
         main(["--family", "gpt2", "--out", str(tmp_path)])
-
-
-def test_folder_is_written_whole_or_not_at_all(tmp_path):
-    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "model") as draft:
-        (draft / "half").touch()
-        (draft / "missing").read_text()
-    assert not list(tmp_path.iterdir())
-    with new_folder(tmp_path / "model") as draft:
-        (draft / "whole").write_text("done")
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "whole"]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
