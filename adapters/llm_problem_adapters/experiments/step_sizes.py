@@ -39,8 +39,6 @@ OPTIMIZERS = (
     "particle-swarm",
     "nevergrad:OnePlusOne",
     "nevergrad:DE",
-    "nevergrad:CMA",
-    "nevergrad:PSO",
     "pymoo:DE",
     "pymoo:PSO",
 )
@@ -49,7 +47,6 @@ PROBLEMS = (
     "tiny-bert-prose-random-d32-v1",
     "tiny-bert-sentiment-lora-xs-d128-v1",
     "tiny-gpt2-prose-lora-xs-d32-v1",
-    "tiny-gpt2-prose-lora-xs-d512-v1",
     "tiny-gpt2-prose-random-d64-v1",
     "tiny-gpt2-sentiment-lora-xs-d128-v1",
     "smollm2-135m-sentiment-lora-xs-d32-v1",
