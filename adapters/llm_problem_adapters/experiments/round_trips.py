@@ -57,6 +57,7 @@ COLUMNS = {
     "model": False,
     "subspace": False,
     "d": True,
+    "f(x) − f(0)": True,
     "PEFT adapter": False,
     "|Δ|": True,
     "whole model, |Δ|": True,
@@ -104,11 +105,15 @@ EXAMPLES: dict[str, Subspace | Callable[[LoadedModel, Path], Subspace]] = {
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """One row: the type of the adapter and |Δ loss| after reading it and the whole model back; else the reason."""
+    """One row: the type of the adapter and |Δ loss| after reading it and the whole model back; else the reason.
+
+    `moved` is f(x) − f(0): how much there is to lose on the way.
+    """
 
     model: str
     kind: str
     dimension: int | None
+    moved: float | None
     adapter: str
     adapter_difference: float | None
     merged: str
@@ -155,16 +160,16 @@ def _round_trip(loaded: LoadedModel, kind: str, folder: Path) -> RoundTrip:
     try:
         problem = problem_of(loaded, made if isinstance(made, Subspace) else made(loaded, folder / "parts"))
     except ValueError as error:
-        return RoundTrip(loaded.name, kind, None, str(error), None, "", None)
+        return RoundTrip(loaded.name, kind, None, None, str(error), None, "", None)
     x = point_of(problem)
-    loss = problem(x)
+    start, loss = problem.evaluate([problem.x0, x])
     adapter, there = _written(problem.save_adapter, x, folder / "adapter")
     found = _difference(problem, _adapted(loaded, folder / "adapter"), loss) if there else None
     merged, there = _written(problem.save_model, x, folder / "model")
     whole = _difference(problem, _plain(loaded, folder / "model"), loss) if there else None
     if found is not None:
         adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
-    return RoundTrip(loaded.name, kind, problem.dimension, adapter, found, merged, whole)
+    return RoundTrip(loaded.name, kind, problem.dimension, loss - start, adapter, found, merged, whole)
 
 
 def _written(save: Callable[..., None], x: np.ndarray, folder: Path) -> tuple[str, bool]:
@@ -220,6 +225,7 @@ def _cells(row: RoundTrip) -> list[str]:
         row.model,
         row.kind,
         "" if row.dimension is None else f"{row.dimension:,}",
+        "" if row.moved is None else f"{row.moved:+.1e}",
         row.adapter,
         _shown(row.adapter_difference),
         _shown(row.merged_difference) or row.merged,
