@@ -41,6 +41,7 @@ class Exporting:
 
         Raises:
             ValueError: x of another shape or not finite, or changes that no adapter holds exactly, with what works.
+            TypeError: notes or held-out metrics of another form.
             FileExistsError: the directory exists.
         """
         from llm_problem.export import adapter_of, model_card, write_adapter
@@ -68,6 +69,7 @@ class Exporting:
         Raises:
             ValueError: x of another shape or not finite, or something else than weights moves, or the model is
                 quantised; with what works.
+            TypeError: notes or held-out metrics of another form.
             FileExistsError: the directory exists.
         """
         from llm_problem.export import model_card, require_mergeable, save_model

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from rich.console import Console
 
 from llm_problem.subspaces import SUBSPACES
 from llm_problem_adapters.experiments import round_trips
-from llm_problem_adapters.experiments.round_trips import EXAMPLES, LIMIT, RoundTrip, main, markdown_of, table_of
+from llm_problem_adapters.experiments.round_trips import (
+    COLUMNS,
+    EXAMPLES,
+    LIMIT,
+    MODELS,
+    RoundTrip,
+    main,
+    markdown_of,
+    table_of,
+)
 
 pytest.importorskip("peft")
 
@@ -31,6 +41,13 @@ def test_every_kind_comes_home(model):
         assert abs(row.moved) > 100 * LIMIT, row  # else there would be nothing to lose on the way
         assert row.adapter_difference is not None or row.merged_difference is not None, row
     assert {row.adapter for row in rows.values()} >= {"LORA", "IA3", "PROMPT_TUNING"}
+
+
+def test_the_documented_table_is_of_every_model_and_kind():
+    text = (Path(__file__).parents[2] / "docs" / "round-trips.md").read_text(encoding="utf-8")
+    lines = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert lines[0] == [name.replace("|", r"\|") for name in COLUMNS]
+    assert [tuple(line[:2]) for line in lines[2:]] == [(model, kind) for model in MODELS for kind in sorted(SUBSPACES)]
 
 
 def test_a_kind_without_an_example_is_named(monkeypatch):
