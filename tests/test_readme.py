@@ -1,28 +1,28 @@
 """Every Python block of the README runs as it stands."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+from tests.documents import ROOT, blocks, run_block
+
+README = ROOT / "README.md"
 
 
 def test_readme_has_blocks():
-    assert len(BLOCKS) >= 4
+    assert len(blocks(README)) >= 4
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+@pytest.mark.parametrize("number", range(len(blocks(README))))
 def test_block_runs(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README.md, block {number + 1}", "exec"), {"__name__": "__main__"})
+    run_block(README, number)
 
 
 def test_commands_named_in_the_readme_exist():
     text = README.read_text(encoding="utf-8")
-    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"\bmake ([a-z]+)", text)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     for path in set(re.findall(r"`(examples/[\w.]+|llm_problem/[\w./]+/)`", text)):
-        assert (README.parent / path).exists(), path
+        assert (ROOT / path).exists(), path

@@ -163,8 +163,8 @@ def test_nothing_of_it_needs_cv2_or_gym(tmp_path):
 
 
 def test_nevergrads_own_command_runs_the_plan_and_writes_the_same(tmp_path):
-    pytest.importorskip("cv2")
-    pytest.importorskip("gym")
+    for package in ("cv2", "gym", "torchvision", "pyproj"):
+        pytest.importorskip(package)
     python("-c", WHOLE, cwd=tmp_path)
     plans = ["llm_problem_tiny", "--cap_index", 2, "--seed", 1]
     python("-m", "nevergrad.benchmark", *plans, "--imports", nevergrad_plans.__file__, "--output", "a", cwd=tmp_path)
