@@ -174,7 +174,7 @@ def test_nevergrads_de_gives_a_front(tiny_gpt2):
     problem = lp.Problem(tiny_gpt2, TASK, SUBSPACE)
     f = problem.to_nevergrad(objectives=("loss", "drift"))
     f.parametrization.random_state.seed(1)
-    optimizer = ng.optimizers.DE(f.parametrization, budget=600)
+    optimizer = ng.optimizers.DE(f.parametrization, budget=1200)
     optimizer.suggest(problem.x0)
     optimizer.minimize(f)
     front = optimizer.pareto_front()
