@@ -148,7 +148,7 @@ def test_serial_loss_equals_plain_transformers(name, kind, stock, loss_at_zero, 
     add(changed, x)
     expected = reference_loss(changed, tokenizer, examples_for(loaded))
     assert abs(expected - at_zero) > 1e-3  # else there was nothing to compare
-    # Fastfood's transforms run in the model's single precision, the reference's in double; in thirty layers that counts.
+    # Fastfood's transforms run in single precision, the reference's in double; thirty layers of it add up to more.
     assert abs(problem(x) - expected) <= (5e-6 if kind == "fastfood" or name == "smollm2" else 1e-6)
 
 
