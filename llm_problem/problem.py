@@ -100,8 +100,7 @@ class Problem(Exporting):
         memory_limit: int | None = None,
         basis: str | os.PathLike[str] | None = None,
     ) -> Problem:
-        """Rebuild a problem from its description; where it runs, in how much memory, and a file that its basis comes
-        from are no part of that."""
+        """Rebuild a problem from its description, of which place, memory and a basis' file are no part."""
         problem = cls.__new__(cls)
         problem._start(spec, load_model(spec.model, device=device), memory_limit, basis)
         return problem

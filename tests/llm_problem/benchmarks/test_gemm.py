@@ -1,5 +1,7 @@
 """Peaks of the matrix products, and ours as a share of them."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,9 @@ def test_a_torch_without_the_private_operators_leaves_that_library_out(monkeypat
         pass
 
     monkeypatch.setattr(torch.ops, "mkldnn", NoOperators())
+    # As in a process that never had them.
+    monkeypatch.setattr("llm_problem.evaluation.gemm.onednn_works", lambda dtype: False)
+    monkeypatch.setattr("llm_problem.evaluation.gemm._stores", weakref.WeakKeyDictionary())
     assert "_reorder_linear_weight" in gemm_libraries.prepacked_missing()
     monkeypatch.setattr(gemm, "gemms", lambda problem: SHAPES)
     report = gemm.gemm(SETTINGS)

@@ -165,12 +165,12 @@ def test_shared_matrices_are_in_the_file_once(small_model, label_task, tmp_path)
     modules = ("q_proj", "cross_v_proj", "down_proj", "encoder.up_proj")
     problem, x = saved(loaded, label_task, VeRA(3, modules=modules), tmp_path / "adapter")
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    bound = problem.subspace
+    bound, (unit,) = problem.subspace.inner, problem.spec.units
     np.testing.assert_array_equal(tensors.pop("base_model.vera_A"), bound.A)
     np.testing.assert_array_equal(tensors.pop("base_model.vera_B"), bound.B)
     assert sum(tensor.numel() for tensor in tensors.values()) == sum(3 + target.shape[0] for target in bound.targets)
     first = tensors[f"base_model.model.{bound.targets[0].parameter.removesuffix('.weight')}.vera_lambda_d"]
-    np.testing.assert_allclose(first, x[:3] * bound.fixed[0].item(), rtol=1e-6)
+    np.testing.assert_allclose(first, unit * x[:3] * bound.fixed[0].item(), rtol=1e-6)
 
 
 def test_scales_of_a_fused_projection_leave_its_other_rows_at_one(small_model, label_task, tmp_path):

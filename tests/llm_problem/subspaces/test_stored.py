@@ -50,8 +50,9 @@ def rotated(text_task, tmp_path):
     problem.save_basis(tmp_path / "own")
     with safe_open(tmp_path / "own", framework="pt") as file:
         metadata = file.metadata()
-    turned = copy.copy(problem.subspace)
-    turned.left, turned.right = [-left for left in problem.subspace.left], [r.flip(0) for r in problem.subspace.right]
+    own, turned = problem.subspace.inner, copy.copy(problem.subspace)
+    turned.inner = copy.copy(own)
+    turned.inner.left, turned.inner.right = [-left for left in own.left], [r.flip(0) for r in own.right]
     save_basis(turned, tmp_path / "basis", metadata["belongs_to"])
     return problem, tmp_path / "basis", turned
 
