@@ -1,6 +1,7 @@
 """Bases in files: the same map elsewhere, and nothing else taken for it."""
 
 import copy
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -68,12 +69,12 @@ print(float.hex(problem(numpy.ones(problem.dimension))), problem.card()["basis_s
 def test_a_problem_takes_the_stored_basis_and_its_pickles_and_copies_find_it_again(rotated, text_task, tmp_path):
     problem, path, turned = rotated
     x = np.ones(problem.dimension)
-    other = lp.Problem("tiny-gpt2", text_task, LoRAXS(2, layers=1), basis=path)
+    other = lp.Problem.from_spec(problem.spec, basis=path)  # with its units; they would be measured anew on the basis
     assert other.fingerprint == problem.fingerprint
     assert other.card()["basis_sha256"] == turned.basis_hash()
     assert other(x) != problem(x)
     assert problem(x) == lp.Problem("tiny-gpt2", text_task, LoRAXS(2, layers=1))(x)  # none of it has spread
-    serial = lp.Problem("tiny-gpt2", text_task, LoRAXS(2, layers=1), basis=str(path), evaluator="serial")
+    serial = lp.Problem.from_spec(dataclasses.replace(problem.spec, evaluator="serial"), basis=str(path))
     assert serial(x) == pytest.approx(other(x), abs=1e-5)
     for twin in (
         pickle.loads(pickle.dumps(other)),
