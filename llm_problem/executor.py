@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_problem.subspaces.base import positive_int
+
 if TYPE_CHECKING:
     from llm_problem.nevergrad_function import NevergradFunction
     from llm_problem.problem import Problem
@@ -38,9 +40,7 @@ class BatchExecutor:
     """
 
     def __init__(self, problem: Problem, batch: int = 16) -> None:
-        if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
-            raise ValueError(f"batch must be an integer of at least 1, got {batch!r}")
-        self.problem, self.batch = problem, int(batch)
+        self.problem, self.batch = problem, positive_int("batch", batch)
         self._queue: list[Job] = []
         self._lock = threading.RLock()  # held while points are evaluated: whoever asks then waits for the result
         self._shut_down = False

@@ -1,4 +1,4 @@
-"""A new folder that appears whole or not at all."""
+"""New folders and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def require_new(path: str | os.PathLike[str]) -> None:
+def require_new(path: str | os.PathLike[str], what: str = "directory") -> None:
     """Nothing is overwritten.
 
     Raises:
         FileExistsError: there is something at `path`, be it a link to nowhere.
     """
     if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already and is not overwritten: choose another directory")
+        raise FileExistsError(f"{path} exists already and is not overwritten: choose another {what}")
 
 
 @contextmanager
@@ -29,15 +29,29 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         FileExistsError: there is something at `path`, before the block or after it.
     """
-    final = Path(path)
-    require_new(final)
+    with _draft(Path(path), "directory") as draft:
+        draft.mkdir()
+        yield draft
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The same for one file, which the block writes."""
+    with _draft(Path(path), "file") as draft:
+        yield draft
+
+
+@contextmanager
+def _draft(final: Path, what: str) -> Iterator[Path]:
+    require_new(final, what)
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=final.parent) as scratch:
-        draft = Path(scratch) / "folder"
-        draft.mkdir()
-        mode = stat.S_IMODE(draft.stat().st_mode)
+        parent = Path(scratch) / "whatever the umask allows"
+        parent.mkdir()
+        mode = stat.S_IMODE(parent.stat().st_mode)
+        draft = parent / "draft"
         yield draft
-        for inside in draft.rglob("*"):  # safetensors writes files that their owner alone can read
+        for inside in parent.rglob("*"):  # safetensors writes files that their owner alone can read
             inside.chmod(mode if inside.is_dir() else mode & 0o666)
-        require_new(final)  # a rename would replace an empty folder
+        require_new(final, what)  # a rename would replace an empty folder
         os.rename(draft, final)

@@ -16,6 +16,9 @@ from llm_problem_adapters.feasibility import in_order, violations
 # Told to an optimizer of another library for a loss that is not finite, where the problem has no `penalty` of its own.
 PENALTY = 1e9
 
+# Evaluations that an optimizer plans for in a library that does not say how many there will be.
+HORIZON = 1000
+
 # Told to one for a finite loss above it: Nevergrad clips from 5e20 on, with a warning.
 LARGEST = 1e20
 

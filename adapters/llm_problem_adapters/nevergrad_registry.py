@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import HORIZON, BaseOptimizer
 from llm_problem_adapters.registry import OWN, WITH_GRADIENTS, configure
 
 try:
@@ -25,7 +25,6 @@ except ImportError as error:
     raise ImportError("Nevergrad is needed for this: pip install nevergrad") from error
 
 PREFIX = "LP"
-HORIZON = 1000  # evaluations that an optimizer plans for where Nevergrad is given no budget
 CLIPPED = 5e20  # what Nevergrad tells for NaN, infinity and whatever is larger
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem.pymoo_problem import NormalSampling
-from llm_problem_adapters.base import BaseOptimizer
+from llm_problem_adapters.base import HORIZON, BaseOptimizer
 from llm_problem_adapters.registry import configure
 
 try:
@@ -22,8 +22,6 @@ try:
     from pymoo.util.optimum import filter_optimum
 except ImportError as error:
     raise ImportError("pymoo is needed for this: pip install pymoo") from error
-
-HORIZON = 1000  # evaluations that an optimizer plans for where the termination does not say how many there are
 
 
 class AskTell(Algorithm):

@@ -82,6 +82,8 @@ class WeightStore:
     def get(
         self,
         key: Any,
+        shape: tuple[int, int],
+        like: torch.Tensor,
         build: Callable[[], tuple[torch.Tensor, torch.Tensor | None]],
         rows: int,
         precision: torch.dtype | None = None,
@@ -90,18 +92,21 @@ class WeightStore:
 
         Args:
             key: hashable.
+            shape: (N, K).
+            like: has the weight's precision and device.
             build: gives the weight (N, K) and the bias (N,) or None.
             rows: M of the products to come, for the choice of the library.
             precision: of the product, None for that of the weight.
         """
         with self._lock:
-            weight, bias = build()
-            library = fastest_library(rows, weight.shape[1], weight.shape[0], precision or weight.dtype, weight.device)
+            outputs, inputs = shape
+            library = fastest_library(rows, inputs, outputs, precision or like.dtype, like.device)
             # By the library too, which follows from the rows: what another problem packed must not decide bits here.
             key = (key, precision, library)
             found = self._kept.get(key)
             if found is not None:
                 return found
+            weight, bias = build()
             if precision is not None:
                 weight, bias = weight.to(precision), None if bias is None else bias.to(precision)
             size = weight.numel() * weight.element_size()

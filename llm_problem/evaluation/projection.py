@@ -211,7 +211,8 @@ def _frozen(
         tuple((part.target.parameter, part.order.tobytes()) for part in parts),
         tuple((id(t), t.data_ptr(), t._version, t.dtype) for t in tensors),
     )
-    return store.get(key, build, rows, precision)
+    shape = sum(len(part.order) for part in parts), parts[0].target.shape[1]
+    return store.get(key, shape, tensors[0], build, rows, precision)
 
 
 def _whole(delta: Delta, parts: Sequence[Part]) -> Target | None:

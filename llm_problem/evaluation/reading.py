@@ -117,7 +117,8 @@ class Reader:
         def build() -> tuple[torch.Tensor, torch.Tensor | None]:
             return weight[start : start + BLOCK], None if bias is None else bias[start : start + BLOCK]
 
-        return self._store.get(key, build, self._rows, self._precision)
+        shape = min(BLOCK, len(weight) - start), weight.shape[1]
+        return self._store.get(key, shape, weight, build, self._rows, self._precision)
 
 
 def log_normaliser(logits: torch.Tensor) -> torch.Tensor:

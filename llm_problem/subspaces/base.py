@@ -73,6 +73,11 @@ class BoundSubspace(ABC):
     description: Subspace | None = None
     """What was bound, with what binding found of the models that it names (their sha256); None where it lacked none."""
 
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """`blocks`, or the dimension where x is of one part."""
+        return self.blocks or (self.dimension,)
+
     @abstractmethod
     def deltas(self, X: torch.Tensor) -> list[Delta]:
         """The changes for candidates X (n, d), on the model's device; differentiable in X."""

@@ -24,7 +24,7 @@ class ScaledSubspace(BoundSubspace):
     """
 
     def __init__(self, inner: BoundSubspace, units: Sequence[float]) -> None:
-        sizes = inner.blocks or (inner.dimension,)
+        sizes = inner.block_sizes
         if len(units) != len(sizes):
             raise ValueError(f"units must be one factor for each of the {len(sizes)} blocks of x, got {tuple(units)}")
         self.inner: Any = inner  # with what is its own kind's alone

@@ -7,11 +7,10 @@ their hash and what they belong to as its metadata.
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 
 import torch
 
+from llm_problem.new_folder import new_file, require_new
 from llm_problem.subspaces.base import BoundSubspace, hash_tensors
 
 _FORMAT = "llm-problem basis 1"
@@ -30,15 +29,11 @@ def save_basis(bound: BoundSubspace, path: str | os.PathLike[str], belongs_to: s
     """
     from safetensors.torch import save_file
 
-    final = Path(path)
-    if final.exists():
-        raise FileExistsError(f"{final} exists already and is not overwritten: choose another file")
+    require_new(path, "file")  # before a hash is made for nothing
     tensors = {f"basis.{k}": _alone(t) for k, t in enumerate(bound.basis())}
     metadata = {"format": _FORMAT, "sha256": bound.basis_hash(), "belongs_to": belongs_to}
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
-        save_file(tensors, Path(folder) / final.name, metadata=metadata)
-        os.rename(Path(folder) / final.name, final)
+    with new_file(path) as draft:
+        save_file(tensors, draft, metadata=metadata)
 
 
 def load_basis(bound: BoundSubspace, path: str | os.PathLike[str], belongs_to: str | None = None) -> None:

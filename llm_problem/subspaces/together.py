@@ -66,7 +66,7 @@ class BoundTogether(BoundSubspace):
         self.parts = parts
         self.sizes = [part.dimension for part in parts]
         self.dimension = sum(self.sizes)
-        sizes = [part.blocks or (part.dimension,) for part in parts]
+        sizes = [part.block_sizes for part in parts]
         self.blocks = tuple(size for of_part in sizes for size in of_part)
         self.kept = tuple(keeps for keeps, of_part in zip(kept, sizes, strict=True) for _ in of_part)
         self.parameters = tuple(dict.fromkeys(name for part in parts for name in part.parameters))

@@ -41,6 +41,39 @@ class TokenBatch:
     sources: tuple[np.ndarray, ...] = ()
     source: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
+    @classmethod
+    def whole_vocabulary(
+        cls,
+        vocabulary: int,
+        sequences: Sequence[np.ndarray],
+        sequence: np.ndarray,
+        position: np.ndarray,
+        sources: Sequence[np.ndarray] = (),
+        source: np.ndarray | None = None,
+    ) -> TokenBatch:
+        """Every token, 0 … V − 1, at p places; each place is an example, and its values are (p, V) one after another.
+
+        Args:
+            vocabulary: V.
+            sequences: token ids, each (t,).
+            sequence: (p,) number of each place's sequence, ascending.
+            position: (p,) where in it.
+            sources: what an encoder reads, each (s,).
+            source: (S,) number of each sequence's source; None where there are none.
+        """
+        places = np.arange(len(position))
+        return cls(
+            sequences=tuple(sequences),
+            sequence=np.repeat(sequence, vocabulary),
+            position=np.repeat(position, vocabulary),
+            token=np.tile(np.arange(vocabulary), len(places)),
+            example=np.repeat(places, vocabulary),
+            answer=np.zeros(len(places) * vocabulary, dtype=np.int64),
+            label=np.zeros(len(places), dtype=np.int64),
+            sources=tuple(sources),
+            source=np.empty(0, dtype=np.int64) if source is None else source,
+        )
+
     @property
     def entries(self) -> int:
         return self.token.size

@@ -58,20 +58,15 @@ def neutral_batch(model: LoadedModel, data: Data) -> TokenBatch:
 def _whole_vocabulary(
     model: LoadedModel, sequences: tuple[np.ndarray, ...], places: np.ndarray, sources: tuple[np.ndarray, ...] = ()
 ) -> TokenBatch:
-    """Every token at places (windows, p) of the sequences; each place is an example."""
-    vocabulary = int(model.model.get_output_embeddings().weight.shape[0])
+    """Every token at places (windows, p) of the sequences."""
     windows, p = places.shape
-    count = windows * p
-    return TokenBatch(
-        sequences=sequences,
-        sequence=np.repeat(np.arange(windows), p * vocabulary),
-        position=np.repeat(places.ravel(), vocabulary),
-        token=np.tile(np.arange(vocabulary), count),
-        example=np.repeat(np.arange(count), vocabulary),
-        answer=np.zeros(count * vocabulary, dtype=np.int64),
-        label=np.zeros(count, dtype=np.int64),
-        sources=sources,
-        source=np.arange(len(sources)),
+    return TokenBatch.whole_vocabulary(
+        int(model.model.get_output_embeddings().weight.shape[0]),
+        sequences,
+        np.repeat(np.arange(windows), p),
+        places.ravel(),
+        sources,
+        np.arange(len(sources)),
     )
 
 

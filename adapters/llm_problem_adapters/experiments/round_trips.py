@@ -49,6 +49,7 @@ from llm_problem.subspaces import (
 )
 from llm_problem.tasks import Data, LanguageModelling
 from llm_problem.testing.exported import log_probs
+from llm_problem_adapters.experiments.markdown import markdown
 
 LIMIT = 1e-5  # nats per token
 MODELS = ("smollm2-135m", "tiny-gpt2", "tiny-bert")
@@ -216,8 +217,7 @@ def table_of(rows: Sequence[RoundTrip]) -> Table:
 
 def markdown_of(rows: Sequence[RoundTrip]) -> str:
     """The same as a table in Markdown."""
-    lines = [COLUMNS, ["---:" if right else "---" for right in COLUMNS.values()], *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return markdown(list(COLUMNS), list(map(_cells, rows)), list(COLUMNS.values()))
 
 
 def _cells(row: RoundTrip) -> list[str]:

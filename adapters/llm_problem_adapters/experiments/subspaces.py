@@ -204,7 +204,7 @@ def table(records: Records, model: str, options: Any) -> str:
                 f"{np.median([r['held_out'][metric] for r in runs]):.3f}" if runs else "—",
             ]
         rows.append(cells)
-    return markdown(header, rows) if rows else "no runs yet"
+    return markdown(header, rows, [column > 0 for column in range(len(header))]) if rows else "no runs yet"
 
 
 if __name__ == "__main__":

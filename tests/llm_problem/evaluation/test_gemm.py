@@ -92,7 +92,7 @@ def test_what_another_problem_packed_does_not_decide_the_library(monkeypatch):
         pytest.skip("torch has no oneDNN operators here")
     monkeypatch.setattr(gemm, "fastest_library", lambda rows, *_: "onednn" if rows > 100 else "torch")
     store, weight = WeightStore(limit=2**20), torch.ones(64, 64)
-    many, few = (store.get("one", lambda: (weight, None), rows) for rows in (500, 8))
+    many, few = (store.get("one", weight.shape, weight, lambda: (weight, None), rows) for rows in (500, 8))
     assert (many.library, few.library) == ("onednn", "torch")
 
 
@@ -101,13 +101,13 @@ def test_a_store_shares_forgets_and_keeps_to_its_limit(monkeypatch):
         pytest.skip("torch has no oneDNN operators here")
     monkeypatch.setattr(gemm, "fastest_library", lambda *_: "onednn")
     store, weight = WeightStore(limit=2 * 64 * 64 * 4), torch.ones(64, 64)
-    one = store.get("one", lambda: (weight, None), 8)
-    assert store.get("one", lambda: (weight, None), 8) is one
-    two = store.get("two", lambda: (weight, None), 8)
+    one = store.get("one", weight.shape, weight, lambda: (weight, None), 8)
+    assert store.get("one", weight.shape, weight, lambda: pytest.fail("built again"), 8) is one
+    two = store.get("two", weight.shape, weight, lambda: (weight, None), 8)
     assert store.nbytes == 2 * 64 * 64 * 4
-    three = store.get("three", lambda: (weight, None), 8)
+    three = store.get("three", weight.shape, weight, lambda: (weight, None), 8)
     assert (three.library, store.left_out) == ("torch", 1)
-    low = store.get("one", lambda: (weight, None), 8, torch.bfloat16)
+    low = store.get("one", weight.shape, weight, lambda: (weight, None), 8, torch.bfloat16)
     assert low is not one and low.dtype == torch.bfloat16
     del one, two, low
     assert store.nbytes == 0

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import os
 import pickle
+import stat
 import subprocess
 import sys
 
@@ -142,3 +144,12 @@ def test_a_basis_of_views_is_stored(small_model, tmp_path):
     bound.projections[0] = whole[1].view(bound.projections[0].shape)
     save_basis(bound, tmp_path / "basis")
     load_basis(bound, tmp_path / "basis")
+
+
+def test_whom_the_umask_lets_in_can_read_a_basis(small_model, tmp_path):
+    before = os.umask(0o022)
+    try:
+        save_basis(LoRAXS(2, layers=1).bind(small_model("llama"), 0), tmp_path / "basis")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "basis").stat().st_mode) == 0o644
