@@ -215,4 +215,4 @@ def _numbers(values: dict[str, Any], split: str) -> dict[str, float]:
 
 def _as_typed(command: list[Any]) -> str:
     program, *arguments = map(str, command)
-    return f"{'python -m llm_problem' if program == '__main__.py' else program} {shlex.join(arguments)}"
+    return " ".join(["python -m llm_problem" if program == "__main__.py" else program, *map(shlex.quote, arguments)])

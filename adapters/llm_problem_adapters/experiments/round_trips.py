@@ -71,7 +71,7 @@ def _two_adapters(loaded: LoadedModel, folder: Path) -> Subspace:
     """A mix of adapters that this project has written."""
     for number in range(2):
         problem = problem_of(loaded, LoRA(1 + number, layers=2, modules=MODULES))
-        problem.save_adapter(point_of(problem, number), folder / str(number))
+        problem.save_adapter(3 * point_of(problem, number), folder / str(number))  # far enough for half of it to show
     return AdapterMix([folder / "0", folder / "1"])
 
 
