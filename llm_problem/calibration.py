@@ -4,11 +4,12 @@ A unit of x is such that at x ~ N(0, I) the median over draws of
 
     KL(p_0 ‖ p_x) = Σ_k p_0(k) (log p_0(k) − log p_x(k)),   averaged over the places that are read,
 
-is TARGET nats, p_0 and p_x being the pretrained and the moved model's predictions over the vocabulary at some of the
-positions that the task scores. This direction weighs what the pretrained model holds likely, and does not burst where
-the moved model rules out what was unlikely anyway. The vocabulary is the ruler of label tasks too: over a few answers
-the divergence saturates where the pretrained model is sure of one, and the same amount is then a long step on one
-problem and a short one on another.
+is the task's amount (`Task.amount`) in nats, p_0 and p_x being the pretrained and the moved model's predictions over
+the vocabulary at some of the positions that the task scores. This direction weighs what the pretrained model holds
+likely, and does not burst where the moved model rules out what was unlikely anyway. The vocabulary is the ruler of
+label tasks too: over a few answers the divergence saturates where the pretrained model is sure of one, and the same
+amount is then a long step on one problem and a short one on another. A label task has a larger amount, though: it reads
+few places, and searches of it go farther.
 
 A problem whose description names no `units` is measured when it is built, from PAIRS pairs ±x of fixed draws on a
 fixed part of the search examples. Each block of x is first given a unit of its own, by which it would reach its share
@@ -36,8 +37,6 @@ from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.scaled import ScaledSubspace
 from llm_problem.tasks.batch import TokenBatch
-
-TARGET = 0.2  # nats, chosen by `python -m llm_problem_adapters.experiments.step_sizes`
 
 PAIRS = 8  # of draws x and −x
 EXAMPLES, TOKENS = 32, 1024  # at most, of the search examples that are read
@@ -71,7 +70,10 @@ def calibrated(
         ValueError: the description's units are more or fewer than the blocks of x.
     """
     kept = kept_units(spec, bound)
-    units = spec.units or ((1.0,) * len(kept) if all(kept) else measure(loaded, bound, search, kept, memory))
+    units = spec.units
+    if not units:
+        free = not all(kept)
+        units = measure(loaded, bound, search, spec.task.amount, kept, memory) if free else (1.0,) * len(kept)
     return dataclasses.replace(spec, units=units), ScaledSubspace(bound, units)
 
 
@@ -79,6 +81,7 @@ def measure(
     loaded: LoadedModel,
     bound: BoundSubspace,
     search: TokenBatch,
+    amount: float,
     kept: Sequence[bool] = (False,),
     memory: int | None = None,
 ) -> tuple[float, ...]:
@@ -88,6 +91,7 @@ def measure(
         loaded: the model.
         bound: the subspace on it.
         search: the search examples.
+        amount: of all blocks together, in nats.
         kept: for each block, whether its unit stays 1.
         memory: limit in bytes of the evaluator that measures.
     """
@@ -99,7 +103,7 @@ def measure(
         return (1.0,) * len(sizes)
 
     def solve(steps: np.ndarray, share: float, what: str) -> float:
-        return _solve(lambda step: ruler.kl(step * steps, sizes), share * TARGET, what)
+        return _solve(lambda step: ruler.kl(step * steps, sizes), share * amount, what)
 
     free = np.flatnonzero(~np.array(kept))
     steps = np.zeros(len(sizes))  # of the free blocks; the others stand still
@@ -120,7 +124,7 @@ def calibration_card(spec: ProblemSpec, evaluator: SerialEvaluator, search: Toke
     """For a card: the units, the amount they were made for (None where some are kept), and what is measured."""
     return {
         "units": list(spec.units or ()),
-        "kl_target": None if any(kept_units(spec, evaluator.subspace)) else TARGET,
+        "kl_target": None if any(kept_units(spec, evaluator.subspace)) else spec.task.amount,
         "kl_measured": _at_one(evaluator, search),
     }
 

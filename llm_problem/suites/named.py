@@ -47,19 +47,19 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 # As `python -m llm_problem.suites.units` measured them, in instance 0.
 _UNITS: dict[str, tuple[float, ...]] = {
     "smollm2-135m-prose-lora-xs-d64-v1": (1.5,),
-    "smollm2-135m-sentiment-lora-xs-d128-v1": (1.4,),
-    "smollm2-135m-sentiment-lora-xs-d256-v1": (1.2,),
-    "smollm2-135m-sentiment-lora-xs-d32-v1": (1.2,),
-    "smollm2-135m-sentiment-lora-xs-d64-v1": (0.16,),
-    "smollm2-135m-sentiment-random-d64-v1": (0.85,),
+    "smollm2-135m-sentiment-lora-xs-d128-v1": (2.4,),
+    "smollm2-135m-sentiment-lora-xs-d256-v1": (2.0,),
+    "smollm2-135m-sentiment-lora-xs-d32-v1": (2.3,),
+    "smollm2-135m-sentiment-lora-xs-d64-v1": (0.31,),
+    "smollm2-135m-sentiment-random-d64-v1": (1.5,),
     "tiny-bert-prose-lora-xs-d32-v1": (1.4,),
     "tiny-bert-prose-random-d32-v1": (1.6,),
-    "tiny-bert-sentiment-lora-xs-d128-v1": (0.83,),
+    "tiny-bert-sentiment-lora-xs-d128-v1": (1.6,),
     "tiny-gpt2-prose-full-d334464-v1": (1.7,),
     "tiny-gpt2-prose-lora-xs-d32-v1": (2.8,),
     "tiny-gpt2-prose-lora-xs-d512-v1": (0.91,),
     "tiny-gpt2-prose-random-d64-v1": (0.94,),
-    "tiny-gpt2-sentiment-lora-xs-d128-v1": (0.68,),
+    "tiny-gpt2-sentiment-lora-xs-d128-v1": (1.3,),
 }
 
 

@@ -24,6 +24,9 @@ class Task(ABC):
     """Of the loss."""
     headline: ClassVar[tuple[str, ...]] = ("loss",)
     """The metrics that a table shows."""
+    amount: ClassVar[float] = 0.2
+    """Nats of KL divergence by which one unit of x moves the model's predictions (`llm_problem.calibration`); chosen by
+    `python -m llm_problem_adapters.experiments.step_sizes`."""
 
     @abstractmethod
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:

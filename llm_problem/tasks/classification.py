@@ -54,6 +54,7 @@ class Classification(Task):
     objectives: ClassVar[tuple[str, ...]] = ("loss", "error")
     unit: ClassVar[str] = "nats per example"
     headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    amount: ClassVar[float] = 0.7
 
     data: Data
     text: str

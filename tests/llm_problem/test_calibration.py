@@ -14,7 +14,7 @@ from scipy.stats import entropy
 
 import llm_problem as lp
 from llm_problem import calibration
-from llm_problem.calibration import TARGET, Ruler, crossing, divergence, measure, typical_kl
+from llm_problem.calibration import Ruler, crossing, divergence, measure, typical_kl
 from llm_problem.subspaces import SUBSPACES, BoundSubspace, LoRAXS, RandomSubspace, Together
 from llm_problem.subspaces.scaled import ScaledSubspace
 from llm_problem.suites.units import main as units_main
@@ -68,11 +68,17 @@ def stock_kl(problem, X):
 
 def test_a_unit_moves_the_stock_models_predictions_by_the_amount(kind, task, small_model):
     loaded = small_model("gpt2")
-    problem = lp.Problem(loaded, task, example(kind, loaded))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        problem = lp.Problem(loaded, task, example(kind, loaded))
     found, card = stock_kl(problem, draws(problem.dimension)), problem.card()
-    assert found == pytest.approx(TARGET, rel=2.2 * ROUNDED)
+    if any("longest sensible" in str(warning.message) for warning in seen):
+        assert (kind, task.kind) == ("soft-prompt", "classification")  # the attention of few words saturates
+        assert task.amount / 4 < found < task.amount
+    else:
+        assert found == pytest.approx(task.amount, rel=2.2 * ROUNDED)
     assert card["kl_measured"] == pytest.approx(found, rel=1e-3)
-    assert card["kl_target"] == TARGET
+    assert card["kl_target"] == task.amount
     assert card["units"] == list(problem.spec.units)
 
 
@@ -97,7 +103,7 @@ def test_a_part_with_a_scale_of_its_own_keeps_it(text_task, small_model):
     assert problem.spec.units[1] == 1.0
     X = draws(problem.dimension)
     X[:, -5:] = 0
-    assert stock_kl(problem, X) == pytest.approx(TARGET / 2, rel=2.2 * ROUNDED)
+    assert stock_kl(problem, X) == pytest.approx(text_task.amount / 2, rel=2.2 * ROUNDED)
     assert problem.card()["kl_target"] is None
 
 
@@ -109,7 +115,7 @@ def test_the_raw_length_of_a_step_does_not_count(times, kind, text_task, small_m
     problem = lp.Problem(loaded, text_task, subspace)
     units = problem.spec.units
     scaled = ScaledSubspace(subspace.bind(loaded, 0), [times] * len(units))
-    other = measure(loaded, scaled, problem.batch("search"), [False] * len(units))
+    other = measure(loaded, scaled, problem.batch("search"), text_task.amount, [False] * len(units))
     np.testing.assert_allclose(times * np.array(other), units, rtol=2 * ROUNDED + 0.01)
 
 
@@ -139,13 +145,13 @@ def side_by_side(loaded, times):
 def test_parts_of_x_alone_move_predictions_alike_and_together_by_the_amount(text_task, small_model):
     loaded = small_model("llama", dtype=torch.float64)
     bound, search = side_by_side(loaded, 50.0), text_task.batch(loaded, "search", 0)
-    units = measure(loaded, bound, search, [False, False])
+    units = measure(loaded, bound, search, text_task.amount, [False, False])
     evaluator, _ = calibration.choose_evaluator(loaded, ScaledSubspace(bound, units), search, "serial")
     ruler = Ruler(evaluator, search)
     first, second, both = (ruler.kl(np.array(steps), bound.blocks) for steps in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]))
-    assert both == pytest.approx(TARGET, rel=2.2 * ROUNDED)
+    assert both == pytest.approx(text_task.amount, rel=2.2 * ROUNDED)
     assert first == pytest.approx(second, rel=4 * ROUNDED)
-    plain = measure(loaded, side_by_side(loaded, 1.0), search, [False, False])
+    plain = measure(loaded, side_by_side(loaded, 1.0), search, text_task.amount, [False, False])
     np.testing.assert_allclose(np.array(units) * [1, 50], plain, rtol=2 * ROUNDED + 0.01)
 
 
@@ -221,7 +227,7 @@ def test_units_must_be_as_many_as_the_parts_of_x(units, text_task, tiny_gpt2):
 def test_what_cannot_move_predictions_so_far_says_so_and_gets_the_longest_sensible_unit(
     small_model, text_task, monkeypatch
 ):
-    monkeypatch.setattr(calibration, "TARGET", 50.0)
+    monkeypatch.setattr(type(text_task), "amount", 50.0)
     with pytest.warns(UserWarning, match=r"no step of x moves .* by 50 nats.* longest sensible one") as seen:
         problem = lp.Problem(small_model("bert"), text_task, LoRAXS(2, layers=1))
     assert seen[0].filename == __file__

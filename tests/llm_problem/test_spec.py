@@ -43,7 +43,7 @@ def test_every_registered_problem_survives_json(id):
 def test_fingerprints_of_named_problems_are_those_they_were_given():
     """Whoever changes what a version 1 is must give it a new id: these are the fingerprints of the first release."""
     assert lp.get_spec("tiny-gpt2-prose-lora-xs-d32-v1").fingerprint("m").startswith("61d950d4d142d5b3")
-    assert lp.get_spec("tiny-bert-sentiment-lora-xs-d128-v1").fingerprint("m").startswith("6144480e414f1d36")
+    assert lp.get_spec("tiny-bert-sentiment-lora-xs-d128-v1").fingerprint("m").startswith("950c2deb51672c9d")
     assert set(lp.get_spec("tiny-gpt2-prose-lora-xs-d32-v1").to_dict()["task"]["data"]) == {
         "source",
         "sha256",
