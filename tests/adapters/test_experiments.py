@@ -1,9 +1,11 @@
 """Experiments go on where they were stopped, and say what they found."""
 
+import json
+
 import pytest
 
 from llm_problem_adapters import list_optimizers
-from llm_problem_adapters.experiments import defaults, movement
+from llm_problem_adapters.experiments import defaults, genetic_algorithms, movement
 from llm_problem_adapters.experiments.records import Records
 
 PROBLEM = "tiny-gpt2-prose-lora-xs-d32-v1"
@@ -63,3 +65,23 @@ def test_defaults_that_another_setting_is_ahead_of_are_told(tmp_path, capsys, mo
     table = {"spsa": {"defaults": [0.2], "gain 0.5": [0.3]}, "adam": {"defaults": [0.3], "learning_rate 1": [0.3]}}
     assert defaults.print_table(table, problem[1:]) == {"spsa"}
     assert "ahead" in capsys.readouterr().out
+
+
+def test_genetic_algorithms_are_compared_seed_by_seed(tmp_path, capsys):
+    options = ["--seeds", "2", "--budget", "60", "--problems", PROBLEM, "--out", str(tmp_path / "runs.jsonl")]
+    assert genetic_algorithms.main(options) == 0
+    printed = capsys.readouterr().out
+    assert PROBLEM in printed and "improved" in printed
+    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert {r["optimizer"] for r in runs} == {"genetic-algorithm-document", *genetic_algorithms.OTHERS}
+    worse = [
+        {**r, "loss": r["loss"] + (r["optimizer"] == "genetic-algorithm-improved") * k} for r in runs for k in (5, 6)
+    ]
+    more = [{**r, "loss": r["loss"] + k / 100} for r in worse for k in range(5)]
+    _, found = genetic_algorithms.table(more, [PROBLEM])
+    assert found
+
+
+def test_nothing_was_tuned_on_what_the_genetic_algorithms_are_compared_on():
+    assert not set(genetic_algorithms.PROBLEMS) & set(defaults.PROBLEMS)
+    assert len(genetic_algorithms.PROBLEMS) >= 8
