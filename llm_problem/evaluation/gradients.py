@@ -32,10 +32,13 @@ class GradientReader:
         self._kept: WeakKeyDictionary[TokenBatch, list[tuple[Row, dict[str, torch.Tensor]]]] = WeakKeyDictionary()
 
     def log_probs(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """(E,) float64 of the batch's entries with `changed` tensors in place of the model's own."""
+        """(E,) float64 of the batch's entries with `changed` tensors in place of the model's own; where they are only
+        compared (`TokenBatch.contrast`), but for a constant at each place."""
         if batch not in self._kept:
             self._kept[batch] = [(row, {}) for row in self._pack(batch)]
-        parts = [(row, self._engine.read(row, kept, (), changed)) for row, kept in self._kept[batch]]
+        parts = [
+            (row, self._engine.read(row, kept, (), changed, contrast=batch.contrast)) for row, kept in self._kept[batch]
+        ]
         order = torch.cat([torch.as_tensor(row.entry) for row, _ in parts])
         values = torch.cat([found for _, found in parts])
         return values[torch.argsort(order).to(values.device)]

@@ -254,7 +254,7 @@ class ReplayEvaluator(SerialEvaluator):
                 for i in range(len(X)):
                     deltas = self._deltas(torch.from_numpy(X[i : i + 1]))
                     with self._weights_changed(deltas):
-                        found[i] = self.engine.read(row, kept, deltas)
+                        found[i] = self.engine.read(row, kept, deltas, contrast=batch.contrast)
             values[:, row.entry] = found.cpu().numpy()
             if packed.kept[number] is None:
                 self._keep(packed, number, kept)

@@ -16,6 +16,7 @@ from llm_problem.evaluation.packed_attention import PrefixInRow, attention_packe
 from llm_problem.evaluation.packing import Row
 from llm_problem.evaluation.prompted import embeddings_moved, moved_cache
 from llm_problem.evaluation.reading import log_normaliser
+from llm_problem.evaluation.where_read import head_of_words, last_layer_where_read
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.norms import tensors_after_layers
@@ -57,16 +58,24 @@ class StockEngine:
         kept: dict[str, torch.Tensor],
         deltas: Sequence[Delta],
         changed: Mapping[str, torch.Tensor] | None = None,
+        *,
+        contrast: bool = False,
     ) -> torch.Tensor:
-        """Log-probabilities (e,) float64 of a row's entries.
+        """Log-probabilities (e,) float64 of a row's entries, with `contrast` but for a constant at each place.
 
         Args:
             row: what to read.
             kept: the row's memory from call to call.
             deltas: of one candidate; its weights must be in the model already, or be `changed`.
             changed: tensors that stand in for the model's own, by name, for gradients to flow through.
+            contrast: whether the entries of a place are only compared with each other; then the rest of the vocabulary
+                is left out.
         """
-        with attention_packed(self.model):
+        with attention_packed(self.model), last_layer_where_read(self.model, row.keep, row.tokens):
+            if contrast:
+                with head_of_words(self.model, row):
+                    logits = self._run(row, kept, deltas, changed)  # (p, k)
+                return logits[row.place_of_entry, row.word_of_entry].double()
             logits = self._run(row, kept, deltas, changed)  # (p, V)
         read = logits[row.place_of_entry, row.token].double()  # (e,)
         return read - log_normaliser(logits)[row.place_of_entry]

@@ -174,6 +174,16 @@ def label_task():
 
 
 @pytest.fixture(scope="session")
+def word_task():
+    """Two classes whose words are single tokens, read at one place of each sentence."""
+    rows = [{"text": text, "label": label} for text, label in SENTENCES]
+    labels = {"bad": "b", "good": "g"}
+    return lp.tasks.Classification.from_records(
+        rows, text="text", label="label", prompt="{text} is {label}", labels=labels, dev=rows, test=rows
+    )
+
+
+@pytest.fixture(scope="session")
 def text_task():
     """Four windows of twelve tokens."""
     return lp.tasks.LanguageModelling.from_string(

@@ -283,6 +283,26 @@ def test_gradients_are_the_serial_evaluators(family, moved, small_model, label_t
         x = -x
 
 
+@pytest.mark.parametrize("moved", ["last two", "outside the layers"])
+@pytest.mark.parametrize(("family", "changes"), VARIANTS, ids=lambda value: value if isinstance(value, str) else None)
+def test_gradients_of_words_that_compete_leave_out_only_what_nobody_reads(
+    family, changes, moved, small_pair, word_task
+):
+    pair = small_pair(family, **changes)
+    x = None
+    for evaluator in ("replay", "serial"):
+        problem = lp.Problem(pair, word_task, SUBSPACES[moved], evaluator=evaluator)
+        assert problem.batch("search").contrast == (
+            problem._loaded.kind == "causal"
+        )  # a masked model reads one a sequence
+        if x is None:
+            x = np.random.default_rng(0).standard_normal(problem.dimension)
+            loss, gradient = problem.value_and_grad(x)
+    expected, reference = problem.value_and_grad(x)
+    assert loss == pytest.approx(expected, abs=1e-5)
+    np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-5 * np.abs(reference).max())
+
+
 def dynamic_rope(kind):
     rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
     if kind == "longrope":
