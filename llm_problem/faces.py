@@ -41,11 +41,12 @@ class Faces:
 
         return IOHProblem(self._facing(objectives), **options)
 
-    def to_optuna(self, objectives: Sequence[str] | None = None) -> OptunaObjective:
-        """As an Optuna objective with its distributions; `objectives` replaces the problem's own."""
+    def to_optuna(self, objectives: Sequence[str] | None = None, **options: Any) -> OptunaObjective:
+        """As an Optuna objective with its distributions; `objectives` replaces the problem's own, options are
+        `OptunaObjective`'s: `reach`."""
         from llm_problem.optuna_objective import OptunaObjective
 
-        return OptunaObjective(self._facing(objectives))
+        return OptunaObjective(self._facing(objectives), **options)
 
     def executor(self, batch: int = 16) -> BatchExecutor:
         """For Nevergrad's `minimize(f, executor=…)`: up to `batch` points by one call of the model."""

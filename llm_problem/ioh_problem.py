@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -76,7 +78,7 @@ class IOHProblem(ioh.problem.RealSingleObjective):
             True,  # minimisation
             ioh.RealBounds(lower, upper),
             [
-                ioh.RealConstraint(partial(values.violation, number), weight=problem.penalty, name=quantity)
+                ioh.RealConstraint(_violation(values, number), weight=problem.penalty, name=quantity)
                 for number, (quantity, _) in enumerate(problem.constraints)
             ],
             ioh.RealSolution(np.full(problem.dimension, np.nan), -np.inf),
@@ -84,6 +86,7 @@ class IOHProblem(ioh.problem.RealSingleObjective):
         self.set_id(function_id(name))
         self.problem = problem
         self._settings = {"instance": int(instance), "name": name}
+        self._logger: Any = None
 
     def __call__(self, x: Any) -> float | np.ndarray:
         """The loss at x (d,), violations of constraints added; or (n,) of them for X (n, d), logged row by row.
@@ -102,6 +105,15 @@ class IOHProblem(ioh.problem.RealSingleObjective):
     def evaluate(self, x: np.ndarray) -> float:
         """What ioh calls between its own bookkeeping: the loss at x (d,), without constraints."""
         return self._values.at(x)[0]
+
+    def attach_logger(self, logger: Any) -> None:
+        """Log to it from now on. It is kept alive, which ioh itself leaves to the caller: one let go of is a crash."""
+        super().attach_logger(logger)
+        self._logger = logger
+
+    def detach_logger(self) -> None:
+        super().detach_logger()
+        self._logger = None
 
     def _logged(self, x: np.ndarray, loss: float, violations: np.ndarray) -> float:
         self._values.known = x, loss, violations
@@ -130,8 +142,18 @@ class _Values:
             self.known = x.copy(), loss, violations
         return self.known[1:]
 
-    def violation(self, number: int, x: np.ndarray) -> float:
-        return max(0.0, float(self.at(x)[1][number]))
+
+def _violation(values: _Values, number: int) -> Callable[[np.ndarray], float]:
+    """x (d,) → the violation of one constraint, ≥ 0."""
+    there = weakref.ref(values)  # ioh never lets go of a constraint's function
+
+    def violation(x: np.ndarray) -> float:
+        found = there()
+        if found is None:
+            raise ReferenceError("the problem of this constraint is gone")
+        return max(0.0, float(found.at(x)[1][number]))
+
+    return violation
 
 
 def file_name(problem: Problem) -> str:

@@ -30,20 +30,33 @@ class OptunaObjective:
     finds them), and are the trial's user attribute "constraints", feasible where all are ≤ 0; Optuna 4 wants
     `constraints_func` for its samplers besides.
 
+    Samplers begin with draws uniform over the box of the parameters, and most of the problem's bounds is far from where
+    models get better: in 32 dimensions such a point is 16 from the pretrained model, one of N(0, I) is 6 from it.
+    `reach=2` is a box to begin with.
+
     Copies share the model, a pickle carries the problem's description.
 
     Args:
         problem: what is evaluated.
+        reach: half the width of the parameters' box in sigmas of the problem, above 0; None is all of its bounds.
 
     Attributes:
         problem: the one that was given.
         distributions: name → `FloatDistribution`, for `study.ask(objective.distributions)`.
         directions: "minimize" for each objective, for `create_study(directions=objective.directions)`.
+
+    Raises:
+        ValueError: a reach that is not above 0.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, reach: float | None = None) -> None:
+        if reach is not None and not 0 < reach < np.inf:
+            raise ValueError(f"reach must be a finite number above 0, or None, got {reach!r}")
         self.problem = problem
         lower, upper = problem.bounds
+        if reach is not None:
+            lower = np.maximum(lower, problem.x0 - reach * problem.sigma)
+            upper = np.minimum(upper, problem.x0 + reach * problem.sigma)
         self.distributions = {
             f"x{number}": FloatDistribution(low, high)
             for number, (low, high) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True))
