@@ -85,7 +85,7 @@ class IOHProblem(ioh.problem.RealSingleObjective):
         )
         self.set_id(function_id(name))
         self.problem = problem
-        self._settings = {"instance": int(instance), "name": name}
+        self._settings: dict[str, Any] = {"instance": int(instance), "name": name}
         self._logger: Any = None
 
     def __call__(self, x: Any) -> float | np.ndarray:

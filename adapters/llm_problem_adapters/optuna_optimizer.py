@@ -135,7 +135,7 @@ class OptunaOptimizer(BaseOptimizer):
 
     def _tell(self, X: np.ndarray, F: np.ndarray) -> None:
         told = F if self.algorithm == "GPSampler" else self._finite(F)
-        G = np.empty((len(F), 0))
+        G: np.ndarray = np.empty((len(F), 0))
         if self.G is not None and self.algorithm in KNOW_CONSTRAINTS and hasattr(self._trials[0], "set_constraint"):
             G = np.where(np.isfinite(F)[:, None] & np.isfinite(self.G), self.G, np.inf)
         elif self.G is not None:
