@@ -26,10 +26,10 @@ from llm_problem_adapters.options import positive
 #   PartialFixedSampler: runs another sampler with some coordinates fixed
 SAMPLERS: dict[str, str | None] = {
     "CmaEsSampler": "cmaes",
-    "GPSampler": "scipy",
+    "GPSampler": None,
     "NSGAIIISampler": None,
     "NSGAIISampler": None,
-    "QMCSampler": "scipy",
+    "QMCSampler": None,
     "RandomSampler": None,
     "TPESampler": None,
 }
