@@ -29,8 +29,9 @@ class IOHProblem(ioh.problem.RealSingleObjective):
     point that is not finite without counting it, so that a loop over `state.evaluations` might never end: here such a
     point counts, has the penalty, and is logged with 0 in place of NaN and the largest number in place of infinity.
 
-    The optimum is unknown: `optimum.y` is −inf and `optimum.x` NaN, so that `state.optimum_found` never comes true.
-    `state.final_target_found` follows `set_final_target`, a loss that you choose.
+    The optimum is unknown: `optimum.y` is −inf and `optimum.x` NaN. Targets of ioh are distances to the optimum's loss,
+    so that neither `state.optimum_found` nor `state.final_target_found` comes true: stop by `state.evaluations`, or by
+    `state.current_best.y`.
 
     Constraints are ioh's: the violation of each, times the problem's penalty as its weight, is added to what is
     returned (ioh's SOFT), which puts what is infeasible behind what is feasible. `constraints[0].weight` and its

@@ -59,6 +59,14 @@ def test_a_point_is_a_float_and_a_population_one_call_of_the_model(problem, poin
     assert f.evaluate(X[3]) == expected[3]
 
 
+def test_no_loss_is_taken_for_the_optimum(problem, points):
+    """A loop until `final_target_found`, which ioh's suites are run with, must not end at the first point."""
+    f = problem.to_ioh()
+    f.set_final_target(1e6)
+    f(points(6, problem.dimension))
+    assert not f.state.optimum_found and not f.state.final_target_found
+
+
 def random_search(f, seed):
     """The loop of ioh's tutorials."""
     rng = np.random.default_rng(seed)
