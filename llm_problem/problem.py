@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from llm_problem.batches import Batches
 from llm_problem.calibration import calibrated
 from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
-from llm_problem.executor import BatchExecutor
 from llm_problem.export.exporting import Exporting
+from llm_problem.faces import Faces
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.objectives import Objectives
 from llm_problem.points import candidates, float_array
@@ -28,12 +28,8 @@ from llm_problem.subspaces.stored import load_basis
 from llm_problem.tasks.base import Task
 from llm_problem.tasks.batch import TokenBatch
 
-if TYPE_CHECKING:
-    from llm_problem.nevergrad_function import NevergradFunction
-    from llm_problem.pymoo_problem import PymooProblem
 
-
-class Problem(Exporting):
+class Problem(Exporting, Faces):
     """A black-box problem: x (d,) → loss, to be minimised.
 
     Args:
@@ -312,24 +308,6 @@ class Problem(Exporting):
     def card(self) -> dict[str, Any]:
         """What this problem is, for people and for files: plain JSON values."""
         return problem_card(self._open(), self._why)
-
-    # What others take it as.
-
-    def to_nevergrad(self, objectives: Sequence[str] | None = None) -> NevergradFunction:
-        """As a Nevergrad `ExperimentFunction`; `objectives` replaces the problem's own."""
-        from llm_problem.nevergrad_function import NevergradFunction
-
-        return NevergradFunction(self._with_objectives(objectives))
-
-    def to_pymoo(self, objectives: Sequence[str] | None = None, **options: Any) -> PymooProblem:
-        """As a pymoo `Problem`; `objectives` replaces the problem's own, options are `PymooProblem`'s."""
-        from llm_problem.pymoo_problem import PymooProblem
-
-        return PymooProblem(self._with_objectives(objectives), **options)
-
-    def executor(self, batch: int = 16) -> BatchExecutor:
-        """For Nevergrad's `minimize(f, executor=…)`: up to `batch` points by one call of the model."""
-        return BatchExecutor(self, batch)
 
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""

@@ -71,10 +71,10 @@ def test_data_flows_one_way(room, forbidden):
     ]
 
 
-@pytest.mark.parametrize("library", ["nevergrad", "pymoo", "cma"])
+@pytest.mark.parametrize("library", ["nevergrad", "pymoo", "cma", "ioh", "optuna"])
 def test_an_optimization_library_is_imported_in_one_file_of_the_problem_side(library):
     files = {path.name for path in PROBLEM_SIDE for module in imported(path) if module.split(".")[0] == library}
-    assert files <= {f"{library}_function.py", f"{library}_problem.py"}
+    assert files <= {f"{library}_{face}.py" for face in ("function", "problem", "objective")}
 
 
 def test_importing_loads_no_optimization_library_no_model_and_no_network():
@@ -86,7 +86,9 @@ class Refused(socket.socket):
 socket.socket = Refused
 import llm_problem as lp
 assert lp.list_problems()
-for name in ("nevergrad", "pymoo", "cma", "llm_problem_adapters", "pandas", "matplotlib", "pip", "gguf", "requests"):
+for name in ("nevergrad", "pymoo", "cma", "ioh", "optuna", "llm_problem_adapters", "pandas", "matplotlib"):
+    assert name not in sys.modules, name
+for name in ("pip", "gguf", "requests"):
     assert name not in sys.modules, name
 loaded = [name for name in sys.modules if name.startswith("transformers.models.") and ".modeling_" in name]
 assert not loaded, loaded

@@ -3,7 +3,7 @@
 >>> from llm_problem_adapters import minimize
 >>> minimize(problem, "genetic-algorithm", budget=2000, seed=0)  # doctest: +SKIP
 
-Importing this imports none of Nevergrad, pymoo and pycma: each comes in when one of its optimizers is made.
+Importing this imports none of Nevergrad, pymoo, Optuna and pycma: each comes in when one of its optimizers is made.
 """
 
 import importlib
@@ -20,6 +20,7 @@ from llm_problem_adapters.hybrid import Hybrid
 from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.natural_evolution_strategy import NaturalEvolutionStrategy
 from llm_problem_adapters.nevergrad_optimizer import NevergradOptimizer
+from llm_problem_adapters.optuna_optimizer import OptunaOptimizer
 from llm_problem_adapters.particle_swarm import ParticleSwarm
 from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
 from llm_problem_adapters.random_search import RandomSearch
@@ -46,6 +47,7 @@ __all__ = [
     "ImprovedGeneticAlgorithm",
     "NaturalEvolutionStrategy",
     "NevergradOptimizer",
+    "OptunaOptimizer",
     "ParticleSwarm",
     "Progress",
     "PymooOptimizer",

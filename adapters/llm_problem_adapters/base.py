@@ -22,6 +22,9 @@ HORIZON = 1000
 # Told to one for a finite loss above it: Nevergrad clips from 5e20 on, with a warning.
 LARGEST = 1e20
 
+# An unbounded coordinate is searched in x0 ± this many sigmas by algorithms of other libraries that want a box.
+UNBOUNDED_SIGMAS = 10.0
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -66,6 +69,14 @@ class SearchSpace:
         if not ((scale > 0) & np.isfinite(scale)).all():
             raise ValueError("sigma must be positive and finite")
         return cls(start, lower, upper, scale)
+
+
+def finite_box(space: SearchSpace) -> tuple[np.ndarray, np.ndarray]:
+    """(lower, upper), each (d,): the bounds, and x0 ± `UNBOUNDED_SIGMAS`·sigma where there is none."""
+    reach = UNBOUNDED_SIGMAS * space.sigma
+    lower = np.where(np.isfinite(space.lower), space.lower, space.x0 - reach)
+    upper = np.where(np.isfinite(space.upper), space.upper, space.x0 + reach)
+    return lower, upper
 
 
 def is_integer(value: Any) -> bool:

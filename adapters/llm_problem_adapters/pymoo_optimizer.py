@@ -12,11 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from llm_problem_adapters.base import BaseOptimizer, SearchSpace
+from llm_problem_adapters.base import BaseOptimizer, SearchSpace, finite_box
 from llm_problem_adapters.feasibility import behind_the_worst, finite_constraints, violations
-
-# An unbounded coordinate is searched in x0 ± this many sigmas, because pymoo's operators are scaled to a box.
-UNBOUNDED_SIGMAS = 10.0
 
 # Class name → module, each run through ask/tell on one objective over the reals (pymoo 0.6.2). The last group
 # is made for several objectives; its ranks are the order of the losses here. Left out, and why:
@@ -194,14 +191,6 @@ class PymooOptimizer(BaseOptimizer):
         for individual in individuals:
             individual.X = np.clip(np.asarray(individual.X, dtype=np.float64), *self._box)
         return individuals
-
-
-def finite_box(space: SearchSpace) -> tuple[np.ndarray, np.ndarray]:
-    """(lower, upper), each (d,): the bounds, and x0 ± `UNBOUNDED_SIGMAS`·sigma where there is none."""
-    reach = UNBOUNDED_SIGMAS * space.sigma
-    lower = np.where(np.isfinite(space.lower), space.lower, space.x0 - reach)
-    upper = np.where(np.isfinite(space.upper), space.upper, space.x0 + reach)
-    return lower, upper
 
 
 def normal_sampling(space: SearchSpace, start_at_x0: bool) -> Any:

@@ -1,4 +1,4 @@
-"""The optimizers by name: the project's own, pycma, and all of Nevergrad and pymoo."""
+"""The optimizers by name: the project's own, pycma, Optuna's samplers, and all of Nevergrad and pymoo."""
 
 from __future__ import annotations
 
@@ -50,6 +50,10 @@ def list_optimizers(pattern: str = "*", *, gradients: bool = True) -> list[str]:
     names = [name for name in OWN if gradients or not takes_gradients(name)]
     if _installed("cma"):
         names += ["cma", "cma-diagonal"]
+    if _may_match(pattern, "optuna:"):
+        from llm_problem_adapters.optuna_optimizer import sampler_names
+
+        names += [f"optuna:{name}" for name in sampler_names()]
     if _installed("pymoo"):
         from llm_problem_adapters.pymoo_optimizer import ALGORITHMS
 
@@ -116,6 +120,10 @@ def configure(name: str, **options: Any) -> BaseOptimizer:
         from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
 
         return PymooOptimizer(algorithm, **options)
+    if library == "optuna" and algorithm:
+        from llm_problem_adapters.optuna_optimizer import OptunaOptimizer
+
+        return OptunaOptimizer(algorithm, **options)
     if name in ("cma", "cma-diagonal"):
         from llm_problem_adapters.cma_optimizer import CMAOptimizer
 

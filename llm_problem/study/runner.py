@@ -24,7 +24,7 @@ from llm_problem.study.folder import RunFolder, finite_json
 from llm_problem.study.plots import convergence_png
 from llm_problem.study.progress import ProgressLine
 
-LIBRARIES = ("llm-problem", "numpy", "torch", "transformers", "nevergrad", "pymoo", "cma")
+LIBRARIES = ("llm-problem", "numpy", "torch", "transformers", "nevergrad", "pymoo", "cma", "optuna")
 
 
 @dataclass

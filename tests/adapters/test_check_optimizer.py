@@ -10,10 +10,11 @@ from llm_problem_adapters import list_optimizers, make_optimizer
 
 BLACK_BOX = [name for name in list_optimizers(gradients=False) if ":" not in name]
 PYMOO = ["pymoo:DE", "pymoo:PSO", "pymoo:CMAES", "pymoo:GA", "pymoo:NelderMead"]
+OPTUNA = [name for name in list_optimizers("optuna:*") if name != "optuna:GPSampler"]  # which passes too, in 11 s
 NEVERGRAD = [f"nevergrad:{name}" for name in ("OnePlusOne", "TwoPointsDE", "PSO", "CMA", "SPSA")]
 
 
-@pytest.mark.parametrize("name", [*BLACK_BOX, *PYMOO, *NEVERGRAD])
+@pytest.mark.parametrize("name", [*BLACK_BOX, *PYMOO, *OPTUNA, *NEVERGRAD])
 def test_optimizers_keep_the_protocol(name):
     assert name in list_optimizers(name)
     # Nelder–Mead from x0 draws nothing; SPSA follows differences of losses, those of a penalty too.

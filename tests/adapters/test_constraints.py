@@ -13,7 +13,13 @@ from llm_problem_adapters.pymoo_optimizer import ALGORITHMS
 
 OWN = [name for name in list_optimizers(gradients=False) if ":" not in name]
 NEVERGRAD = ["CMA", "DE", "NGOpt", "OnePlusOne", "PSO", "Powell", "RandomSearch", "SPSA", "TBPSA", "TwoPointsDE"]
-NAMES = [*OWN, *(f"pymoo:{name}" for name in ALGORITHMS), *(f"nevergrad:{name}" for name in NEVERGRAD)]
+OPTUNA = ["CmaEsSampler", "NSGAIISampler", "QMCSampler", "RandomSampler", "TPESampler"]
+NAMES = [
+    *OWN,
+    *(f"pymoo:{name}" for name in ALGORITHMS),
+    *(f"nevergrad:{name}" for name in NEVERGRAD),
+    *(f"optuna:{name}" for name in OPTUNA),
+]
 
 
 class Disc:
@@ -107,7 +113,10 @@ class Spoilt(Disc):
         return F, G, status
 
 
-@pytest.mark.parametrize("name", [*OWN, "pymoo:DE", "pymoo:CMAES", "pymoo:PSO", "nevergrad:DE", "nevergrad:CMA"])
+OTHERS = ["pymoo:DE", "pymoo:CMAES", "pymoo:PSO", "nevergrad:DE", "nevergrad:CMA", "optuna:TPESampler"]
+
+
+@pytest.mark.parametrize("name", [*OWN, *OTHERS, "optuna:CmaEsSampler"])
 def test_what_is_not_finite_is_recorded_and_never_the_answer(name):
     result = minimize(Spoilt(), name, 200, seed=1, keep_x=True)
     spoilt = (result.X[:, 1] > 0.8) | (result.X[:, 2] > 0.8)

@@ -10,8 +10,8 @@ from pymoo.core.problem import Problem
 from pymoo.optimize import minimize as pymoo_minimize
 
 from llm_problem_adapters import PymooOptimizer, minimize
-from llm_problem_adapters.base import SearchSpace
-from llm_problem_adapters.pymoo_optimizer import ALGORITHMS, finite_box, normal_sampling
+from llm_problem_adapters.base import SearchSpace, finite_box
+from llm_problem_adapters.pymoo_optimizer import ALGORITHMS, normal_sampling
 
 X0 = np.array([0.5, -0.3, 0.1, -1.1])
 POPULATIONS = sorted(set(ALGORITHMS) - {"BIPOPCMAES", "CMAES", "DIRECT", "NelderMead", "PatternSearch"})

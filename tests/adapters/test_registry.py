@@ -1,5 +1,6 @@
 """The names of the optimizers, and what is said about names and options there are not."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ def test_names():
     assert len(names) == len(set(names)) > 500
     assert names[: len(OWN)] == list(OWN)
     assert {"cma", "cma-diagonal", "pymoo:CMAES", "nevergrad:NGOpt", "genetic-algorithm-document"} <= set(names)
+    assert "optuna:TPESampler" in names
 
 
 def test_what_takes_gradients_is_marked_and_can_be_left_out():
@@ -41,6 +43,8 @@ def test_pattern():
         ("pymoo:NelderMaed", "NelderMead"),
         ("simulated-anealing", "simulated-annealing"),
         ("cmaes", "pymoo:CMAES"),
+        ("TPESampler", "optuna:TPESampler"),
+        ("optuna:TPESampeler", "TPESampler"),
     ],
 )
 def test_unknown_names_get_the_nearest(name, near):
@@ -58,6 +62,9 @@ def test_unknown_names_get_the_nearest(name, near):
         ("cma-diagonal", "verbose", "none"),
         ("pymoo:GA", "popsize", "pop_size"),
         ("pymoo:CMAES", "tolfum", "tolfun"),
+        ("optuna:TPESampler", "n_startup_trial", "n_startup_trials"),
+        ("optuna:CmaEsSampler", "sigma0", "popsize"),
+        ("optuna:RandomSampler", "seed_", "reach"),
         ("nevergrad:DE", "pop", "popsize"),
         ("nevergrad:OnePlusOne", "mutatoin", "mutation"),
     ],
@@ -72,13 +79,15 @@ def test_options_arrive():
     assert len(make_optimizer("cma", **SETTINGS, start_at_x0=False, popsize=9).ask(100)) == 9
     assert len(make_optimizer("pymoo:DE", **SETTINGS, pop_size=11).ask(100)) == 11
     assert make_optimizer("nevergrad:DE", **SETTINGS, popsize=13)._optimizer.llambda == 13
+    sampler = make_optimizer("optuna:NSGAIISampler", **SETTINGS, population_size=13)._study.sampler
+    assert sampler.population_size == 13
 
 
 def test_import_is_light():
     """Importing the package brings in none of the libraries that it can run."""
     code = (
         "import sys, llm_problem_adapters; "
-        "print([m for m in ('nevergrad', 'pymoo', 'cma', 'pandas', 'torch') if m in sys.modules])"
+        "print([m for m in ('nevergrad', 'pymoo', 'cma', 'optuna', 'pandas', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -90,6 +99,7 @@ def test_import_is_light():
         ("nevergrad", "nevergrad:DE", "pip install nevergrad"),
         ("pymoo", "pymoo:DE", "pip install pymoo"),
         ("cma", "cma", "pip install cma"),
+        ("optuna", "optuna:TPESampler", "pip install optuna"),
     ],
 )
 def test_missing_library_says_how_to_install_it(library, name, line, monkeypatch):
@@ -100,6 +110,15 @@ def test_missing_library_says_how_to_install_it(library, name, line, monkeypatch
         monkeypatch.setattr(sys, "meta_path", [_Missing(library), *sys.meta_path])
     with pytest.raises(ImportError, match=line):
         make_optimizer(name, **SETTINGS)
+
+
+def test_a_sampler_without_its_package_is_not_listed_and_says_how_to_install_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cmaes", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cmaes" else object())
+    assert "optuna:TPESampler" in list_optimizers("optuna:*")
+    assert "optuna:CmaEsSampler" not in list_optimizers("optuna:*")
+    with pytest.raises(ImportError, match=r"optuna:CmaEsSampler needs cmaes, .* pip install cmaes"):
+        make_optimizer("optuna:CmaEsSampler", **SETTINGS)
 
 
 class _Missing:
