@@ -28,6 +28,10 @@ class Task(ABC):
     """Nats of KL divergence by which one unit of x moves the model's predictions (`llm_problem.calibration`); chosen by
     `python -m llm_problem_adapters.experiments.step_sizes`."""
 
+    added: ClassVar[tuple[str, ...]] = ()
+    """Fields that came after the first release: a description leaves them out where they have their default, so that
+    the fingerprints of older problems stay what they were."""
+
     @abstractmethod
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
         """The examples of a split as token sequences for this model; `seed` draws the search examples.

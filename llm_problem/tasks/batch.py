@@ -28,6 +28,9 @@ class TokenBatch:
     For an encoder-decoder model `sequences` are what the decoder reads, from its start token on; `sources` holds what
     the encoder reads, each (s,) int64, and sequence k is predicted from source `source[k]`, (S,) int64. Both are empty
     for other models.
+
+    `group` (N,) int64 numbers what examples share, such as a passage: those of one group are no independent draws. It
+    is empty where each stands for itself.
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -40,6 +43,7 @@ class TokenBatch:
     contrast: bool = False
     sources: tuple[np.ndarray, ...] = ()
     source: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    group: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @classmethod
     def whole_vocabulary(
@@ -104,12 +108,14 @@ class TokenBatch:
         kept = np.flatnonzero(new_example[self.example] >= 0)
         kept = kept[np.argsort(new_example[self.example[kept]], kind="stable")]
         used = list(dict.fromkeys(self.sequence[kept].tolist()))
-        new_sequence = {old: new for new, old in enumerate(used)}
+        rank = np.zeros(len(self.sequences), dtype=np.int64)
+        rank[used] = np.arange(len(used))
+        kept = kept[np.argsort(rank[self.sequence[kept]], kind="stable")]  # one that many examples read comes up early
         read = self.source[used].tolist() if self.sources else []
         new_source = {old: new for new, old in enumerate(dict.fromkeys(read))}
         return TokenBatch(
             sequences=tuple(self.sequences[old] for old in used),
-            sequence=np.array([new_sequence[s] for s in self.sequence[kept].tolist()], dtype=np.int64),
+            sequence=rank[self.sequence[kept]],
             position=self.position[kept],
             token=self.token[kept],
             example=new_example[self.example[kept]],
@@ -118,6 +124,7 @@ class TokenBatch:
             contrast=self.contrast,
             sources=tuple(self.sources[old] for old in new_source),
             source=np.array([new_source[old] for old in read], dtype=np.int64),
+            group=self.group[chosen] if self.group.size else self.group,
         )
 
     def prompted(self, prompt: Sequence[int]) -> TokenBatch:
@@ -148,9 +155,14 @@ class BatchBuilder:
         self._source: list[int] = []
         self._entries: list[tuple[int, int, int, int, int]] = []
         self._labels: list[int] = []
+        self._groups: list[int] = []
+        self._known_groups: dict[str, int] = {}
 
-    def start_example(self, label: int) -> None:
+    def start_example(self, label: int, group: str | None = None) -> None:
+        """`label` is its right answer; `group` what it shares with others, given for all examples or for none."""
         self._labels.append(label)
+        if group is not None:
+            self._groups.append(self._known_groups.setdefault(group, len(self._known_groups)))
 
     def add_source(self, ids: Sequence[int] | np.ndarray) -> int:
         """Append what an encoder reads and return its number."""
@@ -180,6 +192,6 @@ class BatchBuilder:
         sources, source = tuple(self._sources), np.asarray(self._source, dtype=np.int64)
         if source.size != (len(self._sequences) if sources else 0):
             raise ValueError(f"{len(self._sequences)} sequences, but {source.size} of them have a source")
-        return TokenBatch(
-            tuple(self._sequences), sequence, position, token, example, answer, label, contrast, sources, source
-        )
+        entry = sequence, position, token, example, answer
+        group = np.asarray(self._groups, dtype=np.int64)
+        return TokenBatch(tuple(self._sequences), *entry, label, contrast, sources, source, group)

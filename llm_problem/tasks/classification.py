@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from llm_problem.models.loading import LoadedModel
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data, Record
-from llm_problem.tasks.splits import SPLITS, require_split, split_by_content, stratified
+from llm_problem.tasks.rows import check_sources, rows_of
+from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.template import Template
 from llm_problem.tasks.verbalizer import causal_example, masked_example, seq2seq_example
 
@@ -30,6 +32,12 @@ _WRITERS: dict[str, Callable[..., None]] = {
     "masked": masked_example,
     "seq2seq": seq2seq_example,
 }
+
+
+class _Example(NamedTuple):
+    text: str
+    number: int  # of its class
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,18 @@ class Classification(Task):
         prompt: template with `{text}`, and `{label}` where the label stands (default: at the end).
         labels: class, as it stands in the label column → the words that stand for it, such as " great" (for a
             causal model mind the leading space).
-        split: a column that says search, dev or test; None splits by a hash of the text (60/20/20).
+        split: a column that says search, dev or test; None splits by a hash of the text, so that an example never
+            moves between splits when others come or go.
         dev, test: examples of their own for these splits.
         search_size, dev_size, test_size: how many examples, balanced over the classes; None is all. Which search
             examples are drawn follows from the problem's seed; dev and test do not.
         max_length: longest prompt with label in tokens (for an encoder-decoder model: longest prompt), at most the
             model's context (the default). Only the text is cut to fit.
+        group: a column whose value examples share that belong together, such as the document they come from: a split
+            by hash keeps them together, and intervals take them for one draw.
+        shares: of search, dev and test in a split by hash.
+        shots: this many search examples of each class, instead of `search_size`; for one seed those of fewer shots are
+            among those of more.
     """
 
     kind: ClassVar[str] = "classification"
@@ -55,6 +69,7 @@ class Classification(Task):
     unit: ClassVar[str] = "nats per example"
     headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     amount: ClassVar[float] = 0.7
+    added: ClassVar[tuple[str, ...]] = ("group", "shares", "shots")
 
     data: Data
     text: str
@@ -68,13 +83,16 @@ class Classification(Task):
     dev_size: int | None = None
     test_size: int | None = None
     max_length: int | None = None
+    group: str | None = None
+    shares: tuple[float, float, float] = SHARES
+    shots: int | None = None
 
     def __post_init__(self) -> None:
         Template(self.prompt)
-        check_sizes(self, "max_length")
-        for name in ("data", "dev", "test"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Data.of(getattr(self, name)))
+        check_sizes(self, "max_length", "shots")
+        check_sources(self)
+        if self.shots is not None and self.search_size is not None:
+            raise ValueError("give shots, examples of each class, or search_size, those of all, not both")
         pairs = tuple(self.labels.items() if isinstance(self.labels, Mapping) else self.labels)
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             raise ValueError(f"labels must map each class to the words that stand for it, got {self.labels!r}")
@@ -158,40 +176,42 @@ class Classification(Task):
         """(text, class number) of a split, in file order.
 
         Raises:
-            ValueError: an empty split, one with a single class or with fewer examples than its size asks for, a size
-                below the number of classes, a label that is not among `labels`.
+            ValueError: an empty split, one with a single class or with fewer examples than its size or the shots ask
+                for, a size below the number of classes, a label that is not among `labels`.
         """
-        own = {"dev": self.dev, "test": self.test}.get(require_split(split))
-        data = own or self.data
-        columns = [self.text, self.label] + ([self.split] if self.split and own is None else [])
+        return [(example.text, example.number) for example in self._examples(split, seed)]
+
+    def _examples(self, split: str, seed: int) -> list[_Example]:
         found = [
-            (row[self.text], self._class_number(row[self.label], data))
-            for row in data.rows(columns)
-            if own is not None or self._split_of(row) == split
+            _Example(row[self.text], self._class_number(row[self.label], row.data), row.group)
+            for row in rows_of(self, split, [self.text, self.label], lambda row: row[self.text])
         ]
-        if not found:
-            raise ValueError(f"the {split} split is empty: {data.label} has no example for it")
-        classes = {number for _, number in found}
-        if len(classes) < 2:
+        source = ({"dev": self.dev, "test": self.test}.get(split) or self.data).label
+        counts = Counter(example.number for example in found)
+        if len(counts) < 2:
             raise ValueError(
-                f"the {split} split of {data.label} has a single class, {self.classes[classes.pop()]!r}: "
+                f"the {split} split of {source} has a single class, {self.classes[found[0].number]!r}: "
                 "examples of at least two are needed"
             )
-        size = {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
-        if size is not None and not len(classes) <= size <= len(found):
+        if split == "search" and self.shots is not None:
+            rare = min(range(len(self._labels)), key=lambda number: counts[number])
+            if counts[rare] < self.shots:
+                raise ValueError(
+                    f"shots is {self.shots}, and the search split of {source} has {counts[rare]} examples of "
+                    f"{self.classes[rare]!r}"
+                )
+        size = self._size(split)
+        if size is not None and not len(counts) <= size <= len(found):
             raise ValueError(
-                f"{split}_size must be from {len(classes)}, one of each class, to {len(found)}, the examples that "
-                f"{data.label} has for the {split} split; got {size}"
+                f"{split}_size must be from {len(counts)}, one of each class, to {len(found)}, the examples that "
+                f"{source} has for the {split} split; got {size}"
             )
-        return stratified(found, lambda example: example[1], size, seed if split == "search" else 0)
+        return stratified(found, lambda example: example.number, size, seed if split == "search" else 0)
 
-    def _split_of(self, row: Mapping[str, str]) -> str:
-        if self.split is None:
-            others = [name for name in ("dev", "test") if getattr(self, name) is not None]
-            return split_by_content(row[self.text], without=others)
-        if row[self.split] not in SPLITS:
-            raise ValueError(f"column {self.split!r} must say {', '.join(SPLITS)}, got {row[self.split]!r}")
-        return row[self.split]
+    def _size(self, split: str) -> int | None:
+        if split == "search" and self.shots is not None:
+            return self.shots * len(self._labels)
+        return {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
 
     def _class_number(self, value: str, data: Data) -> int:
         try:
@@ -210,8 +230,8 @@ class Classification(Task):
         write = _WRITERS[model.kind]
         if model.kind == "seq2seq":
             write = partial(write, start=model.decoder_start)
-        for text, label in self.examples(split, seed):
-            builder.start_example(label)
+        for text, label, group in self._examples(split, seed):
+            builder.start_example(label, group)
             write(builder, model.tokenizer, template, text, words, limit)
         return builder.build(labels_compete=True)
 
