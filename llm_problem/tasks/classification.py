@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data, Record
@@ -68,6 +69,7 @@ class Classification(Task):
     objectives: ClassVar[tuple[str, ...]] = ("loss", "error")
     unit: ClassVar[str] = "nats per example"
     headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy",)
     amount: ClassVar[float] = 0.7
     added: ClassVar[tuple[str, ...]] = ("group", "shares", "shots")
 
@@ -242,19 +244,31 @@ class Classification(Task):
         return torch.nn.functional.cross_entropy(scores, torch.as_tensor(batch.label))
 
     def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
-        scores = np.zeros((batch.examples, len(self._labels)))
-        np.add.at(scores, (batch.example, batch.answer), log_probs)
+        scores = self._class_scores(log_probs, batch)
         losses = np.logaddexp.reduce(scores, axis=1) - scores[np.arange(batch.examples), batch.label]
         return losses, np.ones(batch.examples)
 
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
+        loss = float(self.loss(torch.from_numpy(log_probs), batch))
+        accuracy = float(np.mean(self._right(log_probs, batch)))
+        return {"loss": loss, "accuracy": accuracy, "error": 1.0 - accuracy, "examples": float(batch.examples)}
+
+    def scored(self, log_probs: np.ndarray, batch: TokenBatch) -> Scored:
+        right = self._right(log_probs, batch)
+        means = {"loss": self.example_losses(log_probs, batch)[0], "accuracy": right, "error": 1.0 - right}
+        return Scored(means, groups=batch.group, higher=frozenset(self.higher_is_better))
+
+    def _class_scores(self, log_probs: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """Summed log-probabilities (N, classes) of the words of each class."""
         scores = np.zeros((batch.examples, len(self._labels)))
         np.add.at(scores, (batch.example, batch.answer), log_probs)
-        loss = float(self.loss(torch.from_numpy(log_probs), batch))
-        # A prediction from NaN is no prediction.
-        right = float(np.mean(scores.argmax(axis=1) == batch.label))
-        accuracy = right if np.isfinite(scores).all() else float("nan")
-        return {"loss": loss, "accuracy": accuracy, "error": 1.0 - accuracy, "examples": float(batch.examples)}
+        return scores
+
+    def _right(self, log_probs: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """1 where the class that scores highest is the right one, else 0, (N,); NaN where one score is not finite."""
+        scores = self._class_scores(log_probs, batch)
+        right = (scores.argmax(axis=1) == batch.label).astype(np.float64)
+        return np.where(np.isfinite(scores).all(), right, np.nan)  # a prediction from NaN is no prediction
 
     def summary(self) -> dict[str, Any]:
         return {

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data
@@ -130,6 +131,15 @@ class LanguageModelling(Task):
     def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
         weights = np.bincount(batch.example, minlength=batch.examples).astype(np.float64)  # predicted tokens
         return -np.bincount(batch.example, log_probs, minlength=batch.examples) / weights, weights
+
+    def scored(self, log_probs: np.ndarray, batch: TokenBatch) -> Scored:
+        losses, weights = self.example_losses(log_probs, batch)
+
+        def perplexity(windows: np.ndarray) -> dict[str, float]:
+            with np.errstate(over="ignore"):
+                return {"perplexity": float(np.exp(np.average(losses[windows], weights=weights[windows])))}
+
+        return Scored({"loss": losses}, weights, perplexity)
 
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
         loss = float(-np.mean(log_probs))
