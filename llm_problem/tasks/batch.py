@@ -30,7 +30,8 @@ class TokenBatch:
     for other models.
 
     `group` (N,) int64 numbers what examples share, such as a passage: those of one group are no independent draws. It
-    is empty where each stands for itself.
+    is empty where each stands for itself. `answer_length` (E,) int64 is the length of the answer that an entry belongs
+    to, in the unit that a task normalises by; empty where it does not.
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -44,6 +45,7 @@ class TokenBatch:
     sources: tuple[np.ndarray, ...] = ()
     source: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     group: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    answer_length: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @classmethod
     def whole_vocabulary(
@@ -94,8 +96,12 @@ class TokenBatch:
     def fingerprint(self) -> str:
         """sha256 over all tokens and what is read from them (64 hex digits)."""
         digest = hashlib.sha256()
-        arrays = (*self.sequences, self.sequence, self.position, self.token, self.example, self.answer, self.label)
-        for array in (*arrays, *self.sources, self.source) if self.sources else arrays:
+        arrays = [*self.sequences, self.sequence, self.position, self.token, self.example, self.answer, self.label]
+        if self.sources:
+            arrays += [*self.sources, self.source]
+        if self.answer_length.size:
+            arrays.append(self.answer_length)
+        for array in arrays:
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array, dtype="<i8").data)
         return digest.hexdigest()
@@ -125,6 +131,7 @@ class TokenBatch:
             sources=tuple(self.sources[old] for old in new_source),
             source=np.array([new_source[old] for old in read], dtype=np.int64),
             group=self.group[chosen] if self.group.size else self.group,
+            answer_length=self.answer_length[kept] if self.answer_length.size else self.answer_length,
         )
 
     def prompted(self, prompt: Sequence[int]) -> TokenBatch:
@@ -157,12 +164,21 @@ class BatchBuilder:
         self._labels: list[int] = []
         self._groups: list[int] = []
         self._known_groups: dict[str, int] = {}
+        self._lengths: list[Sequence[int]] = []
 
-    def start_example(self, label: int, group: str | None = None) -> None:
-        """`label` is its right answer; `group` what it shares with others, given for all examples or for none."""
+    def start_example(self, label: int, group: str | None = None, lengths: Sequence[int] = ()) -> None:
+        """Start one; what is given of it beside its label is given for all examples or for none.
+
+        Args:
+            label: its right answer.
+            group: what it shares with others.
+            lengths: of its answers, in the unit that the task normalises by.
+        """
         self._labels.append(label)
         if group is not None:
             self._groups.append(self._known_groups.setdefault(group, len(self._known_groups)))
+        if lengths:
+            self._lengths.append(lengths)
 
     def add_source(self, ids: Sequence[int] | np.ndarray) -> int:
         """Append what an encoder reads and return its number."""
@@ -194,4 +210,7 @@ class BatchBuilder:
             raise ValueError(f"{len(self._sequences)} sequences, but {source.size} of them have a source")
         entry = sequence, position, token, example, answer
         group = np.asarray(self._groups, dtype=np.int64)
-        return TokenBatch(tuple(self._sequences), *entry, label, contrast, sources, source, group)
+        pairs_of = zip(example.tolist(), answer.tolist(), strict=True)
+        lengths = [self._lengths[e][a] for e, a in pairs_of] if self._lengths else []
+        length = np.asarray(lengths, dtype=np.int64)
+        return TokenBatch(tuple(self._sequences), *entry, label, contrast, sources, source, group, length)

@@ -134,7 +134,14 @@ def _read_bytes(source: str) -> bytes:
 def _plain_record(record: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(record, Mapping):
         raise TypeError(f"a record must be a mapping of column name to value, got {type(record).__name__}")
-    return tuple((str(name), str(value)) for name, value in record.items() if not _is_missing(value))
+    return tuple((str(name), _as_text(value)) for name, value in record.items() if not _is_missing(value))
+
+
+def _as_text(value: Any) -> str:
+    """A value as text; a list or mapping, which some tasks read, as JSON like in a JSONL file."""
+    if callable(getattr(value, "tolist", None)) and getattr(value, "ndim", False):  # an array, as Parquet files give
+        value = value.tolist()
+    return json.dumps(value, default=str) if isinstance(value, (list, tuple, dict)) else str(value)
 
 
 def _rows_of_frame(frame: Any) -> list[Record]:
