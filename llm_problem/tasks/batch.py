@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -196,15 +196,30 @@ class BatchBuilder:
         """Read log p(token) at a position of a sequence, for an answer of the example started last."""
         self._entries.append((sequence, position, token, len(self._labels) - 1, answer))
 
-    def build(self, *, labels_compete: bool = False) -> TokenBatch:
-        """The batch; `labels_compete`: the loss only compares the answers of an example with each other."""
+    def read_for_all(self, write: Callable[[], None], answer: int) -> None:
+        """Have every example read what `write` adds for one, from shared sequences, as answers from `answer` on."""
+        first = len(self._entries)
+        write()
+        shared, self._entries[first:] = self._entries[first:], []
+        for example in range(len(self._labels)):
+            self._entries += [(s, place, token, example, answer + number) for s, place, token, _, number in shared]
+
+    def build(self, *, labels_compete: bool = False, answers: int | None = None) -> TokenBatch:
+        """The batch.
+
+        Args:
+            labels_compete: the loss only compares the answers of an example with each other.
+            answers: so many in a row are compared with each other, and others with others; None for all.
+        """
         table = np.asarray(self._entries, dtype=np.int64).reshape(-1, 5)
         sequence, position, token, example, answer = table[np.argsort(table[:, 0], kind="stable")].T.copy()
         label = np.asarray(self._labels, dtype=np.int64)
-        # One entry an answer, all at one place of their example.
+        # One entry an answer, and those that are compared all at one place.
         pairs, entries = np.unique(table[:, 3:5], axis=0), len(table)
-        places = np.unique(table[:, [3, 0, 1]], axis=0)
-        contrast = labels_compete and len(pairs) == entries and len(places) == len(np.unique(table[:, 3]))
+        compared = np.stack([table[:, 3], table[:, 4] // (answers or max(1, entries))])
+        places = np.unique(np.vstack([compared, table[:, :2].T]), axis=1)
+        one_place = places.shape[1] == np.unique(compared, axis=1).shape[1]
+        contrast = labels_compete and len(pairs) == entries and one_place
         sources, source = tuple(self._sources), np.asarray(self._source, dtype=np.int64)
         if source.size != (len(self._sequences) if sources else 0):
             raise ValueError(f"{len(self._sequences)} sequences, but {source.size} of them have a source")

@@ -8,6 +8,7 @@ cross-entropy over the classes' scores, in nats per example.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -63,6 +64,12 @@ class Classification(Task):
         shares: of search, dev and test in a split by hash.
         shots: this many search examples of each class, instead of `search_size`; for one seed those of fewer shots are
             among those of more.
+        prior: a text without content, such as "N/A", or several. What the model makes of it is its bias towards each
+            class, and is taken away: a class scores log p(words | text) − log p̄, p̄ being its share of the classes
+            for such a text, the mean of the shares for several (contextual calibration: Zhao et al. 2021,
+            arXiv:2102.09690). The bias is that of the moved model, not of the pretrained one, so that loss and
+            accuracy are those of the model at x as anyone would use it, and x cannot earn anything by moving the bias.
+            It costs one more prompt an evaluation for each text. Whoever uses an exported point must do the same.
     """
 
     kind: ClassVar[str] = "classification"
@@ -71,7 +78,7 @@ class Classification(Task):
     headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy",)
     amount: ClassVar[float] = 0.7
-    added: ClassVar[tuple[str, ...]] = ("group", "shares", "shots")
+    added: ClassVar[tuple[str, ...]] = ("group", "shares", "shots", "prior")
 
     data: Data
     text: str
@@ -88,6 +95,7 @@ class Classification(Task):
     group: str | None = None
     shares: tuple[float, float, float] = SHARES
     shots: int | None = None
+    prior: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         Template(self.prompt)
@@ -106,6 +114,11 @@ class Classification(Task):
         if any(not words.strip() for _, words in labels):
             raise ValueError(f"every class needs words that stand for it, got {dict(labels)!r}")
         object.__setattr__(self, "labels", labels)
+        if self.prior is not None:
+            prior = (self.prior,) if isinstance(self.prior, str) else tuple(self.prior)
+            if not prior or not all(isinstance(text, str) for text in prior):
+                raise ValueError(f"prior must be a text without content such as 'N/A', or several, got {self.prior!r}")
+            object.__setattr__(self, "prior", prior)
 
     @classmethod
     def from_csv(
@@ -235,12 +248,21 @@ class Classification(Task):
         for text, label, group in self._examples(split, seed):
             builder.start_example(label, group)
             write(builder, model.tokenizer, template, text, words, limit)
-        return builder.build(labels_compete=True)
+        classes = len(words)
+        for number, text in enumerate(self.prior or (), start=1):
+            builder.read_for_all(
+                partial(write, builder, model.tokenizer, template, text, words, limit), number * classes
+            )
+        return builder.build(labels_compete=True, answers=classes)
 
     def loss(self, log_probs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        cells = torch.as_tensor(batch.example * len(self._labels) + batch.answer)
-        flat = torch.zeros(batch.examples * len(self._labels), dtype=log_probs.dtype)
-        scores = flat.index_add(0, cells, log_probs.cpu()).reshape(batch.examples, -1)  # (N, classes)
+        classes, texts = len(self._labels), 1 + len(self.prior or ())
+        cells = torch.as_tensor(batch.example * texts * classes + batch.answer)
+        flat = torch.zeros(batch.examples * texts * classes, dtype=log_probs.dtype)
+        table = flat.index_add(0, cells, log_probs.cpu()).reshape(batch.examples, texts, classes)
+        scores = table[:, 0]  # (N, classes)
+        if self.prior:
+            scores = scores - (table[:, 1:].log_softmax(-1).logsumexp(1) - math.log(texts - 1))
         return torch.nn.functional.cross_entropy(scores, torch.as_tensor(batch.label))
 
     def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -259,10 +281,15 @@ class Classification(Task):
         return Scored(means, groups=batch.group, higher=frozenset(self.higher_is_better))
 
     def _class_scores(self, log_probs: np.ndarray, batch: TokenBatch) -> np.ndarray:
-        """Summed log-probabilities (N, classes) of the words of each class."""
-        scores = np.zeros((batch.examples, len(self._labels)))
-        np.add.at(scores, (batch.example, batch.answer), log_probs)
-        return scores
+        """Summed log-probabilities (N, classes) of the words of each class, less the prior's."""
+        classes, texts = len(self._labels), 1 + len(self.prior or ())
+        flat = np.zeros((batch.examples, texts * classes))
+        np.add.at(flat, (batch.example, batch.answer), log_probs)
+        table = flat.reshape(batch.examples, texts, classes)
+        if not self.prior:
+            return table[:, 0]
+        shares = table[:, 1:] - np.logaddexp.reduce(table[:, 1:], axis=2, keepdims=True)
+        return table[:, 0] - (np.logaddexp.reduce(shares, axis=1) - math.log(texts - 1))
 
     def _right(self, log_probs: np.ndarray, batch: TokenBatch) -> np.ndarray:
         """1 where the class that scores highest is the right one, else 0, (N,); NaN where one score is not finite."""
@@ -276,5 +303,6 @@ class Classification(Task):
             "data": self.data.label,
             "prompt": self.prompt,
             "labels": dict(self._labels),
+            **({"prior": list(self.prior)} if self.prior else {}),
             "loss": "cross-entropy over the classes, in nats per example",
         }

@@ -119,6 +119,8 @@ def test_the_fingerprint_covers_whatever_decides_f(path):
         replace(spec, task=replace(task, group="label")),
         replace(spec, task=replace(task, shares=(0.5, 0.3, 0.2))),
         replace(spec, task=replace(task, search_size=None, shots=4)),
+        replace(spec, task=replace(task, prior="N/A")),
+        replace(spec, task=replace(task, prior=("N/A", ""))),
     ]
     fingerprints = {s.fingerprint("m") for s in [spec, *changed]} | {spec.fingerprint("another model")}
     assert len(fingerprints) == len(changed) + 2
@@ -127,9 +129,11 @@ def test_the_fingerprint_covers_whatever_decides_f(path):
 
 def test_options_that_came_later_are_in_a_description_only_where_they_are_used(path):
     spec = spec_of(path)
-    used = dataclasses.replace(spec, task=dataclasses.replace(spec.task, group="label", shares=(0.5, 0.3, 0.2)))
+    used = dataclasses.replace(
+        spec, task=dataclasses.replace(spec.task, group="label", shares=(0.5, 0.3, 0.2), prior="-")
+    )
     assert not set(spec.task.added) & set(spec.to_dict()["task"])
-    assert {"group", "shares"} <= set(used.to_dict()["task"])
+    assert {"group", "shares", "prior"} <= set(used.to_dict()["task"])
     assert ProblemSpec.from_json(used.to_json()) == used
 
 
