@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import llm_problem as lp
+from llm_problem.statistics import Scored, compare
 from llm_problem_adapters import minimize
 
 DATA = Path(lp.__file__).parent / "data" / "sentiment.csv"
@@ -82,11 +83,9 @@ with open(DATA, newline="", encoding="utf-8") as file:
     test = [row for row in csv.DictReader(file) if row["split"] == "test"]
 losses = np.array([[loss(model, row["text"], row["label"]) for row in test] for model in (before, after)])  # (2, N)
 accuracy = (losses < np.log(2)).mean(axis=1)
-gains = losses[0] - losses[1]
-resampled = np.random.default_rng(0).choice(gains, (10_000, len(gains))).mean(axis=1)
-low, high = np.quantile(resampled, [0.025, 0.975])
+change = compare(Scored({"loss": losses[0]}), Scored({"loss": losses[1]}))["loss"]
 print(f"test, {len(test)} sentences: loss {losses[0].mean():.3f} -> {losses[1].mean():.3f}, "
       f"accuracy {accuracy[0]:.3f} -> {accuracy[1]:.3f}")  # fmt: skip
-print(f"gain {gains.mean():.4f} nats a sentence, 95% of paired bootstrap means in [{low:.4f}, {high:.4f}]: "
-      f"{'a gain' if low > 0 else 'a loss' if high < 0 else 'neither gain nor loss'}")  # fmt: skip
+print(f"gain {-change.value:.4f} nats a sentence, 95% of paired bootstrap means in "
+      f"[{-change.high:.4f}, {-change.low:.4f}]: {change.verdict}")  # fmt: skip
 print(f"the problem itself says {problem.metrics(x, 'test')['loss']:.6f}, PEFT {losses[1].mean():.6f}")

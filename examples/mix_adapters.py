@@ -3,8 +3,9 @@
 The adapters have different ranks and modules. Each is made here by a search of its own: three on a third each of the
 search part of the embedded prose, one on the embedded reviews, which are another kind of text. The mix is searched on
 windows from all of the search part. Every point is then compared with the pretrained model on prose that no search has
-seen, window by window: the gain in nats per token with its 95% interval, and in words what that interval allows to say.
-The average of the adapters, which needs no search, is among the points: where it does as well, that is said too.
+seen: the gain in nats per token with the 95% interval of the windows' paired differences, and in words what that allows
+to say. The average of the adapters, which needs no search, is among the points: where it does as well, that is said
+too.
 """
 
 import csv
@@ -40,17 +41,10 @@ def make_adapter(text: str, subspace: lp.subspaces.Subspace, directory: Path, se
     print(f"{directory.name}: loss on its own windows {problem(problem.x0):.4f} → {result.loss:.4f}")
 
 
-def held_out(problem: lp.Problem, x: np.ndarray) -> np.ndarray:
-    """Nats per token of each window of the test split."""
-    batch = problem.batch("test")
-    return problem.spec.task.example_losses(problem.evaluator.log_probs(x[None], batch)[0], batch)[0]
-
-
-def gain(before: np.ndarray, after: np.ndarray) -> str:
-    """The mean difference of paired losses, with the normal 95% interval (windows taken as independent)."""
-    difference = before - after
-    mean, half = difference.mean(), 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
-    return f"{mean:+.4f} ± {half:.4f}, {'no gain' if abs(mean) <= half else 'a gain' if mean > 0 else 'a loss'}"
+def gain(problem: lp.Problem, before: np.ndarray, after: np.ndarray) -> str:
+    """By how much the loss falls on the test split, with its interval, and in words what that allows to say."""
+    change = problem.compare(before, after)["loss"]
+    return f"{-change.value:+.4f} in [{-change.high:+.4f}, {-change.low:+.4f}], {change.verdict}"
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -71,8 +65,8 @@ with tempfile.TemporaryDirectory() as folder:
     print(f"coefficients found: {np.round(mix, 2)}")
     units = {adapter.name: unit for adapter, unit in zip(adapters, np.eye(4), strict=True)}
     points = {"pretrained": problem.x0, **units, "sum": np.ones(4), "average": np.ones(4) / 4, "mix found": mix}
-    losses = {name: held_out(problem, x) for name, x in points.items()}
     for name, x in points.items():
-        compared = "" if name == "pretrained" else f" (gain {gain(losses['pretrained'], losses[name])})"
-        print(f"{name:>12}: {problem(x):.4f} nats per token, held out {losses[name].mean():.4f}{compared}")
-    print(f"mix found against the average, held out: {gain(losses['average'], losses['mix found'])}")
+        compared = "" if name == "pretrained" else f" (gain {gain(problem, problem.x0, x)})"
+        held_out = problem.metrics(x, "test")["loss"]
+        print(f"{name:>12}: {problem(x):.4f} nats per token, held out {held_out:.4f}{compared}")
+    print(f"mix found against the average, held out: {gain(problem, points['average'], mix)}")

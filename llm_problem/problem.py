@@ -16,6 +16,7 @@ from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.export.exporting import Exporting
 from llm_problem.faces import Faces
+from llm_problem.measuring import Measuring
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.objectives import Objectives
 from llm_problem.points import candidates, float_array
@@ -29,7 +30,7 @@ from llm_problem.tasks.base import Task
 from llm_problem.tasks.batch import TokenBatch
 
 
-class Problem(Exporting, Faces):
+class Problem(Exporting, Faces, Measuring):
     """A black-box problem: x (d,) → loss, to be minimised.
 
     Args:
@@ -295,15 +296,6 @@ class Problem(Exporting, Faces):
         """
         array = self._points(float_array("x", x)[None, ...])[0]
         return self._objectives.value_and_grad(array, self.batch("search"))
-
-    def metrics(self, x: Any, split: str = "test") -> dict[str, float]:
-        """Every metric of the task at x (d,) on a split; "test" is meant to be read once, at the end.
-
-        Where the problem minimises or limits drift or norm, those too, which are the same on every split.
-        """
-        X, batch = self._one(x), self.batch(split)
-        scores = self._spec.task.scores(self._evaluator.log_probs(X, batch)[0], batch)
-        return {**scores, **self._objectives.of_model(X)}
 
     def card(self) -> dict[str, Any]:
         """What this problem is, for people and for files: plain JSON values."""

@@ -187,8 +187,10 @@ def _plain(value: Any) -> Any:
     """Dataclasses, tuples and mappings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        if isinstance(value, Data) and value.format is None:
-            del plain["format"]  # as descriptions were before there was one
+        added = value.added if isinstance(value, Task) else ("format",) if isinstance(value, Data) else ()
+        for field in dataclasses.fields(value):
+            if field.name in added and getattr(value, field.name) == field.default:
+                del plain[field.name]  # as descriptions were before there was one
         return {"kind": value.kind, **plain} if isinstance(value, (Task, Subspace)) else plain
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]

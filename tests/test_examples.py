@@ -67,12 +67,12 @@ def test_a_mix_of_adapters_is_better_than_each_and_says_how_sure_that_is(tmp_pat
     losses = dict(re.findall(rf"^ *([\w -]+): {number} nats per token, held out", output, re.MULTILINE))
     assert set(losses) == {"pretrained", "sum", "average", "mix found", "prose-1", "prose-2", "prose-3", "reviews"}
     assert all(float(losses["mix found"]) < float(loss) for name, loss in losses.items() if name != "mix found")
-    gains = re.findall(rf"gain {number} ± {number}, (no gain|a gain|a loss)\)", output)
+    gains = re.findall(rf"gain {number} in \[{number}, {number}\], (no gain|gain|loss)\)", output)
     assert len(gains) == len(losses) - 1
-    for mean, half, verdict in gains:
-        low, high = float(mean) - float(half), float(mean) + float(half)
-        assert verdict == ("a gain" if low > 0 else "a loss" if high < 0 else "no gain")
-    assert gains[-1][2] == "a gain"  # on prose that no search has seen
+    for gain, low, high, verdict in gains:
+        assert float(low) < float(gain) < float(high)
+        assert verdict == ("gain" if float(low) > 0 else "loss" if float(high) < 0 else "no gain")
+    assert gains[-1][3] == "gain"  # on prose that no search has seen
     assert re.search(r"^mix found against the average, held out: .*, (no gain|a gain|a loss)$", output, re.MULTILINE)
 
 

@@ -13,6 +13,7 @@ from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 from llm_problem_adapters.cma_optimizer import CMAOptimizer
 from llm_problem_adapters.differential_evolution import DifferentialEvolution
 from llm_problem_adapters.evolution_strategy import EvolutionStrategy
+from llm_problem_adapters.generalisation import Generalisation
 from llm_problem_adapters.genetic_algorithm import GeneticAlgorithm
 from llm_problem_adapters.genetic_algorithm_improved import ImprovedGeneticAlgorithm
 from llm_problem_adapters.gradient import Adam
@@ -42,6 +43,7 @@ __all__ = [
     "CMAOptimizer",
     "DifferentialEvolution",
     "EvolutionStrategy",
+    "Generalisation",
     "GeneticAlgorithm",
     "Hybrid",
     "ImprovedGeneticAlgorithm",

@@ -7,13 +7,14 @@ point that the optimizer recommends, where that was never evaluated (the mean of
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.blas_threads import one_blas_thread
+from llm_problem_adapters.generalisation import Generalisation
 from llm_problem_adapters.registry import configure
 from llm_problem_adapters.result import Progress, Result
 from llm_problem_adapters.run import Run
@@ -34,11 +35,12 @@ def minimize(
     callback: Callable[[Progress], None] | None = None,
     keep_x: bool = False,
     race: bool = False,
+    generalisation: Generalisation | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Result:
     """Minimise `problem` with `optimizer`, spending exactly `budget` evaluations.
 
-    Fewer are spent only where the optimizer stops by itself or the run is interrupted. After N − 1
+    Fewer are spent only where the optimizer stops by itself, patience ends or the run is interrupted. After N − 1
     evaluations the recommended point is asked for. If it was never evaluated, evaluation N is its own; if it
     was (the same to the bit), evaluation N is one more of the search, and counts unless the optimizer then
     recommends a point without a loss. Where the recommended point's loss is not finite, the best point seen
@@ -71,6 +73,10 @@ def minimize(
         race: give up candidates that fall behind the best point so far on a part of the examples
             (`problem.race`, with its defaults). One that was given up is an evaluation, has the status "censored"
             and no loss, and counts as the worst there is when the optimizer is told.
+        generalisation: a `Generalisation` or its options as a mapping, such as {"choose": "dev"}: the answer chosen on
+            the dev split, early stopping, averages, search examples drawn anew. Reading the dev split is no part of the
+            budget; `Result.generalisation` says how often it was read and what came of it. The point that is chosen or
+            averaged takes the place of the recommended one, its loss included.
         **options: of the optimizer, given by name or as a callable.
 
     Returns:
@@ -105,11 +111,18 @@ def minimize(
         "seed": seed,
         "start_at_x0": start_at_x0,
     }
-    run = Run(problem, _resolve(optimizer, settings, options), int(budget), seed, callback, keep_x, race)
+    if isinstance(generalisation, Mapping):
+        generalisation = Generalisation(**generalisation)
+    if race and generalisation is not None and generalisation.resample is not None:
+        raise ValueError("candidates race over parts of one search set, and resample changes it: choose one of the two")
+    configured = _resolve(optimizer, settings, options)
+    run = Run(problem, configured, int(budget), seed, callback, keep_x, race, generalisation)
     if isinstance(optimizer, str):
         run.name = optimizer
     if hasattr(run.optimizer, "gradient_cost"):
         _require_gradient(problem, run.name)
+        if run.resample is not None:
+            raise ValueError(f"{run.name} follows the gradient on the whole search split, which cannot be drawn anew")
     try:
         with one_blas_thread():
             run.search()

@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+    from llm_problem_adapters.generalisation import Choice
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -30,6 +32,9 @@ class Progress:
 class Result:
     """What `minimize` found. Losses are minimised; the recommended point and the best seen are kept apart.
 
+    Where the search examples were drawn anew (`Generalisation.resample`), losses of the search are of minibatches,
+    `loss` is x's on the whole split, and the best seen is x, since no others are comparable.
+
     With constraints, both are feasible points if any was found, else the one that violates the constraints least.
     """
 
@@ -48,6 +53,7 @@ class Result:
     batches: tuple[tuple[int, float], ...] = ()  # of each batch: number of points, seconds at its end
     violation: float = 0.0  # of x, Σ max(G, 0); 0 where it is feasible
     violations: np.ndarray | None = None  # (evaluations,) of each point; None where the problem has no constraints
+    generalisation: Choice | None = None  # how x was chosen by options of that name, None where there were none
 
     @property
     def feasible(self) -> bool:
@@ -77,6 +83,7 @@ class Result:
             + f"evaluations={self.evaluations}, "
             f"optimizer={self.optimizer!r}, "
             + ("used_gradients=True, " if self.used_gradients else "")
+            + (f"dev_evaluations={self.generalisation.evaluations}, " if self.generalisation else "")
             + f"seed={self.seed}, stop_reason={self.stop_reason!r}, "
             f"seconds={self.seconds:.3g}, dimension={self.x.size})"
         )

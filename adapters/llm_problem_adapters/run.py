@@ -12,6 +12,7 @@ import numpy as np
 
 from llm_problem_adapters.base import PENALTY, BaseOptimizer
 from llm_problem_adapters.feasibility import finite_constraints, in_order, violations
+from llm_problem_adapters.generalisation import Choosing, Generalisation
 from llm_problem_adapters.gradient import wants_gradients
 from llm_problem_adapters.result import Progress, Result
 
@@ -43,6 +44,7 @@ class Run:
         callback: Callable[[Progress], None] | None,
         keep_x: bool,
         race: bool,
+        generalisation: Generalisation | None = None,
     ) -> None:
         self.problem, self.optimizer, self.budget, self.callback = problem, optimizer, budget, callback
         self.seed = getattr(optimizer, "seed", seed)
@@ -60,12 +62,17 @@ class Run:
         self.keep_x, self.race = keep_x, race
         self.batches: list[Batch] = []  # one list, so that an interruption cannot leave two of different lengths
         self.found: dict[bytes, tuple[float, float]] = {}  # digest of a point's bytes → its loss and violation
+        self.resample = None if generalisation is None else generalisation.resample
+        self.choosing = None if generalisation is None else Choosing(generalisation, problem, budget)
         self.started = time.perf_counter()
 
     def search(self) -> None:
         """Spend all but the last evaluation, or, of a budget of one, that one."""
         while self.optimizer.stop_reason is None and self.evaluations < max(1, self.budget - 1):
             self.step(max(1, self.budget - 1) - self.evaluations)
+            if self.choosing and self.choosing.look(self.evaluations, self.optimizer.recommend, self.best[0]):
+                self.stop_reason = "patience"
+                return
         self.stop_reason = self.optimizer.stop_reason or "budget"
 
     def step(self, max_n: int) -> None:
@@ -95,22 +102,31 @@ class Run:
 
     def recommend(self) -> tuple[np.ndarray, float, float]:
         """The point to answer with, its loss and its violation, spending what is left of the budget."""
-        x = np.array(self.optimizer.recommend(), dtype=np.float64)
+        x = self._answer()
         found = self.found.get(_digest(x))
         if found is None and self.evaluations < self.budget:
-            self.evaluate(x[None, :], race=False)
+            self.evaluate(x[None, :], race=False, whole=True)
             found = self.found[_digest(x)]
-        elif self.evaluations < self.budget and self.optimizer.stop_reason is None:
+        elif self.evaluations < self.budget and self.optimizer.stop_reason is None and self.stop_reason != "patience":
             self.step(1)
-            later = np.array(self.optimizer.recommend(), dtype=np.float64)
+            later = self._answer()
             if _digest(later) in self.found:
                 x, found = later, self.found[_digest(later)]
         if found is None or not np.isfinite(found[0]) or found[1] > 0:
             return self.best
         return (x, *found)
 
-    def evaluate(self, X: np.ndarray, race: bool = True) -> Batch:
-        """Losses (k,) of X (k, d), raw, and constraint values; recorded, and shown to the callback."""
+    def _answer(self) -> np.ndarray:
+        """The point to answer with: what the optimizer recommends, or what the run's options make of it."""
+        x = np.array(self.optimizer.recommend(), dtype=np.float64)
+        return x if self.choosing is None else self.choosing.answer(self.evaluations, x, self.best[0])
+
+    def evaluate(self, X: np.ndarray, race: bool = True, whole: bool = False) -> Batch:
+        """Losses (k,) of X (k, d), raw, and constraint values; recorded, and shown to the callback.
+
+        Of a minibatch, where they are drawn anew and not the `whole` search split is wanted.
+        """
+        sample = None if whole or self.resample is None else self.evaluations // self.resample
         finite = np.isfinite(X).all(axis=1)
         losses, status = np.full(len(X), np.nan), np.full(len(X), "non-finite")
         G = np.full((len(X), self.constraints), np.nan) if self.constraints else None
@@ -119,11 +135,11 @@ class Run:
         elif finite.any():
             inside = X if finite.all() else X[finite]
             if G is None:
-                losses[finite] = self._losses_of(inside)
+                losses[finite] = self._losses_of(inside, sample)
             else:
-                losses[finite], G[finite] = self._losses_and_constraints_of(inside)
+                losses[finite], G[finite] = self._losses_and_constraints_of(inside, sample)
             status[np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))] = "ok"
-        batch = self._record(X, losses, status, G)
+        batch = self._record(X, losses, status, G, known=sample is None)
         self._show(X, batch)
         return batch
 
@@ -153,14 +169,14 @@ class Run:
             shown = (_read_only(X), _read_only(batch.losses), batch.seconds, _read_only(batch.status), violated)
             self.callback(Progress(self.evaluations, self.budget, best, *shown))
 
-    def _losses_of(self, X: np.ndarray) -> np.ndarray:
-        losses = np.array(self.problem.evaluate(X), dtype=np.float64)
+    def _losses_of(self, X: np.ndarray, sample: int | None) -> np.ndarray:
+        losses = np.array(self.problem.evaluate(X, **_only(sample=sample)), dtype=np.float64)
         if losses.shape != (len(X),):
             raise ValueError(f"evaluate must return losses of shape ({len(X)},), got {losses.shape}")
         return losses
 
-    def _losses_and_constraints_of(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        F, G, _ = self.problem.evaluate_all(X)
+    def _losses_and_constraints_of(self, X: np.ndarray, sample: int | None) -> tuple[np.ndarray, np.ndarray]:
+        F, G, _ = self.problem.evaluate_all(X, **_only(sample=sample))
         F, G = np.array(F, dtype=np.float64), np.array(G, dtype=np.float64)
         if F.shape != (len(X), 1) or G.shape != (len(X), self.constraints):
             raise ValueError(
@@ -169,7 +185,10 @@ class Run:
             )
         return F[:, 0], G
 
-    def _record(self, X: np.ndarray, losses: np.ndarray, status: np.ndarray, G: np.ndarray | None) -> Batch:
+    def _record(
+        self, X: np.ndarray, losses: np.ndarray, status: np.ndarray, G: np.ndarray | None, known: bool = True
+    ) -> Batch:
+        """The books on a batch; `known`: its losses are those of the whole search split."""
         violated = None if G is None else violations(G)
         order = np.where(np.isfinite(losses), losses, np.inf)
         if violated is not None:
@@ -179,8 +198,11 @@ class Run:
         self.batches.append(batch)
         self.evaluations += len(X)
         amounts = np.zeros(len(X)) if violated is None else violated
-        for x, loss, amount in zip(X, losses.tolist(), amounts.tolist(), strict=True):
-            self.found[_digest(x)] = loss, amount
+        if known:
+            for x, loss, amount in zip(X, losses.tolist(), amounts.tolist(), strict=True):
+                self.found[_digest(x)] = loss, amount
+        if self.choosing is not None:
+            self.choosing.saw(self.evaluations - len(X), X, order)
         best = int(np.argmin(order))
         if order[best] < self.best_order:
             self.best_order = float(order[best])
@@ -188,7 +210,7 @@ class Run:
         return batch
 
     def result(self, x: np.ndarray, loss: float, violation: float) -> Result:
-        best_x, best_loss, _ = self.best
+        best_x, best_loss, _ = self.best if self.resample is None else (x, loss, violation)
         losses = np.concatenate([batch.losses for batch in self.batches])
         points = [batch.X for batch in self.batches if batch.X is not None]
         violated = [batch.violations for batch in self.batches if batch.violations is not None]
@@ -208,7 +230,13 @@ class Run:
             batches=tuple((len(batch.losses), batch.seconds) for batch in self.batches),
             violation=violation,
             violations=np.concatenate(violated) if violated else None,
+            generalisation=None if self.choosing is None else self.choosing.record(x),
         )
+
+
+def _only(**options: Any) -> dict[str, Any]:
+    """Those that are not None: a problem need not know the others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

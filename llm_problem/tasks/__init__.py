@@ -5,7 +5,8 @@ from llm_problem.tasks.batch import TokenBatch
 from llm_problem.tasks.classification import Classification
 from llm_problem.tasks.data import Data
 from llm_problem.tasks.language_modelling import LanguageModelling
+from llm_problem.tasks.multiple_choice import MultipleChoice
 
-TASKS: dict[str, type[Task]] = {cls.kind: cls for cls in (Classification, LanguageModelling)}
+TASKS: dict[str, type[Task]] = {cls.kind: cls for cls in (Classification, LanguageModelling, MultipleChoice)}
 
-__all__ = ["TASKS", "Classification", "Data", "LanguageModelling", "Task", "TokenBatch"]
+__all__ = ["TASKS", "Classification", "Data", "LanguageModelling", "MultipleChoice", "Task", "TokenBatch"]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.statistics import Scored
 from llm_problem.tasks.batch import TokenBatch
 
 
@@ -24,9 +25,15 @@ class Task(ABC):
     """Of the loss."""
     headline: ClassVar[tuple[str, ...]] = ("loss",)
     """The metrics that a table shows."""
+    higher_is_better: ClassVar[tuple[str, ...]] = ()
+    """Metrics of which more is better; of all others less is."""
     amount: ClassVar[float] = 0.2
     """Nats of KL divergence by which one unit of x moves the model's predictions (`llm_problem.calibration`); chosen by
     `python -m llm_problem_adapters.experiments.step_sizes`."""
+
+    added: ClassVar[tuple[str, ...]] = ()
+    """Fields that came after the first release: a description leaves them out where they have their default, so that
+    the fingerprints of older problems stay what they were."""
 
     @abstractmethod
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
@@ -47,6 +54,11 @@ class Task(ABC):
     @abstractmethod
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
         """Every metric of the task, by name, from the entries' log-probabilities (E,) float64."""
+
+    def scored(self, log_probs: np.ndarray, batch: TokenBatch) -> Scored:
+        """The metrics example by example, from which standard errors and intervals are drawn."""
+        losses, weights = self.example_losses(log_probs, batch)
+        return Scored({"loss": losses}, weights, groups=batch.group, higher=frozenset(self.higher_is_better))
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,10 @@ class TokenBatch:
     For an encoder-decoder model `sequences` are what the decoder reads, from its start token on; `sources` holds what
     the encoder reads, each (s,) int64, and sequence k is predicted from source `source[k]`, (S,) int64. Both are empty
     for other models.
+
+    `group` (N,) int64 numbers what examples share, such as a passage: those of one group are no independent draws. It
+    is empty where each stands for itself. `answer_length` (E,) int64 is the length of the answer that an entry belongs
+    to, in the unit that a task normalises by; empty where it does not.
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -40,6 +44,8 @@ class TokenBatch:
     contrast: bool = False
     sources: tuple[np.ndarray, ...] = ()
     source: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    group: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    answer_length: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @classmethod
     def whole_vocabulary(
@@ -90,8 +96,12 @@ class TokenBatch:
     def fingerprint(self) -> str:
         """sha256 over all tokens and what is read from them (64 hex digits)."""
         digest = hashlib.sha256()
-        arrays = (*self.sequences, self.sequence, self.position, self.token, self.example, self.answer, self.label)
-        for array in (*arrays, *self.sources, self.source) if self.sources else arrays:
+        arrays = [*self.sequences, self.sequence, self.position, self.token, self.example, self.answer, self.label]
+        if self.sources:
+            arrays += [*self.sources, self.source]
+        if self.answer_length.size:
+            arrays.append(self.answer_length)
+        for array in arrays:
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array, dtype="<i8").data)
         return digest.hexdigest()
@@ -104,12 +114,14 @@ class TokenBatch:
         kept = np.flatnonzero(new_example[self.example] >= 0)
         kept = kept[np.argsort(new_example[self.example[kept]], kind="stable")]
         used = list(dict.fromkeys(self.sequence[kept].tolist()))
-        new_sequence = {old: new for new, old in enumerate(used)}
+        rank = np.zeros(len(self.sequences), dtype=np.int64)
+        rank[used] = np.arange(len(used))
+        kept = kept[np.argsort(rank[self.sequence[kept]], kind="stable")]  # one that many examples read comes up early
         read = self.source[used].tolist() if self.sources else []
         new_source = {old: new for new, old in enumerate(dict.fromkeys(read))}
         return TokenBatch(
             sequences=tuple(self.sequences[old] for old in used),
-            sequence=np.array([new_sequence[s] for s in self.sequence[kept].tolist()], dtype=np.int64),
+            sequence=rank[self.sequence[kept]],
             position=self.position[kept],
             token=self.token[kept],
             example=new_example[self.example[kept]],
@@ -118,6 +130,8 @@ class TokenBatch:
             contrast=self.contrast,
             sources=tuple(self.sources[old] for old in new_source),
             source=np.array([new_source[old] for old in read], dtype=np.int64),
+            group=self.group[chosen] if self.group.size else self.group,
+            answer_length=self.answer_length[kept] if self.answer_length.size else self.answer_length,
         )
 
     def prompted(self, prompt: Sequence[int]) -> TokenBatch:
@@ -148,9 +162,23 @@ class BatchBuilder:
         self._source: list[int] = []
         self._entries: list[tuple[int, int, int, int, int]] = []
         self._labels: list[int] = []
+        self._groups: list[int] = []
+        self._known_groups: dict[str, int] = {}
+        self._lengths: list[Sequence[int]] = []
 
-    def start_example(self, label: int) -> None:
+    def start_example(self, label: int, group: str | None = None, lengths: Sequence[int] = ()) -> None:
+        """Start one; what is given of it beside its label is given for all examples or for none.
+
+        Args:
+            label: its right answer.
+            group: what it shares with others.
+            lengths: of its answers, in the unit that the task normalises by.
+        """
         self._labels.append(label)
+        if group is not None:
+            self._groups.append(self._known_groups.setdefault(group, len(self._known_groups)))
+        if lengths:
+            self._lengths.append(lengths)
 
     def add_source(self, ids: Sequence[int] | np.ndarray) -> int:
         """Append what an encoder reads and return its number."""
@@ -168,18 +196,36 @@ class BatchBuilder:
         """Read log p(token) at a position of a sequence, for an answer of the example started last."""
         self._entries.append((sequence, position, token, len(self._labels) - 1, answer))
 
-    def build(self, *, labels_compete: bool = False) -> TokenBatch:
-        """The batch; `labels_compete`: the loss only compares the answers of an example with each other."""
+    def read_for_all(self, write: Callable[[], None], answer: int) -> None:
+        """Have every example read what `write` adds for one, from shared sequences, as answers from `answer` on."""
+        first = len(self._entries)
+        write()
+        shared, self._entries[first:] = self._entries[first:], []
+        for example in range(len(self._labels)):
+            self._entries += [(s, place, token, example, answer + number) for s, place, token, _, number in shared]
+
+    def build(self, *, labels_compete: bool = False, answers: int | None = None) -> TokenBatch:
+        """The batch.
+
+        Args:
+            labels_compete: the loss only compares the answers of an example with each other.
+            answers: so many in a row are compared with each other, and others with others; None for all.
+        """
         table = np.asarray(self._entries, dtype=np.int64).reshape(-1, 5)
         sequence, position, token, example, answer = table[np.argsort(table[:, 0], kind="stable")].T.copy()
         label = np.asarray(self._labels, dtype=np.int64)
-        # One entry an answer, all at one place of their example.
+        # One entry an answer, and those that are compared all at one place.
         pairs, entries = np.unique(table[:, 3:5], axis=0), len(table)
-        places = np.unique(table[:, [3, 0, 1]], axis=0)
-        contrast = labels_compete and len(pairs) == entries and len(places) == len(np.unique(table[:, 3]))
+        compared = np.stack([table[:, 3], table[:, 4] // (answers or max(1, entries))])
+        places = np.unique(np.vstack([compared, table[:, :2].T]), axis=1)
+        one_place = places.shape[1] == np.unique(compared, axis=1).shape[1]
+        contrast = labels_compete and len(pairs) == entries and one_place
         sources, source = tuple(self._sources), np.asarray(self._source, dtype=np.int64)
         if source.size != (len(self._sequences) if sources else 0):
             raise ValueError(f"{len(self._sequences)} sequences, but {source.size} of them have a source")
-        return TokenBatch(
-            tuple(self._sequences), sequence, position, token, example, answer, label, contrast, sources, source
-        )
+        entry = sequence, position, token, example, answer
+        group = np.asarray(self._groups, dtype=np.int64)
+        pairs_of = zip(example.tolist(), answer.tolist(), strict=True)
+        lengths = [self._lengths[e][a] for e, a in pairs_of] if self._lengths else []
+        length = np.asarray(lengths, dtype=np.int64)
+        return TokenBatch(tuple(self._sequences), *entry, label, contrast, sources, source, group, length)

@@ -8,20 +8,24 @@ cross-entropy over the classes' scores, in nats per example.
 from __future__ import annotations
 
 import difflib
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data, Record
-from llm_problem.tasks.splits import SPLITS, require_split, split_by_content, stratified
+from llm_problem.tasks.rows import check_sources, rows_of
+from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.template import Template
 from llm_problem.tasks.verbalizer import causal_example, masked_example, seq2seq_example
 
@@ -30,6 +34,12 @@ _WRITERS: dict[str, Callable[..., None]] = {
     "masked": masked_example,
     "seq2seq": seq2seq_example,
 }
+
+
+class _Example(NamedTuple):
+    text: str
+    number: int  # of its class
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -42,19 +52,33 @@ class Classification(Task):
         prompt: template with `{text}`, and `{label}` where the label stands (default: at the end).
         labels: class, as it stands in the label column → the words that stand for it, such as " great" (for a
             causal model mind the leading space).
-        split: a column that says search, dev or test; None splits by a hash of the text (60/20/20).
+        split: a column that says search, dev or test; None splits by a hash of the text, so that an example never
+            moves between splits when others come or go.
         dev, test: examples of their own for these splits.
         search_size, dev_size, test_size: how many examples, balanced over the classes; None is all. Which search
             examples are drawn follows from the problem's seed; dev and test do not.
         max_length: longest prompt with label in tokens (for an encoder-decoder model: longest prompt), at most the
             model's context (the default). Only the text is cut to fit.
+        group: a column whose value examples share that belong together, such as the document they come from: a split
+            by hash keeps them together, and intervals take them for one draw.
+        shares: of search, dev and test in a split by hash.
+        shots: this many search examples of each class, instead of `search_size`; for one seed those of fewer shots are
+            among those of more.
+        prior: a text without content, such as "N/A", or several. What the model makes of it is its bias towards each
+            class, and is taken away: a class scores log p(words | text) − log p̄, p̄ being its share of the classes
+            for such a text, the mean of the shares for several (contextual calibration: Zhao et al. 2021,
+            arXiv:2102.09690). The bias is that of the moved model, not of the pretrained one, so that loss and
+            accuracy are those of the model at x as anyone would use it, and x cannot earn anything by moving the bias.
+            It costs one more prompt an evaluation for each text. Whoever uses an exported point must do the same.
     """
 
     kind: ClassVar[str] = "classification"
     objectives: ClassVar[tuple[str, ...]] = ("loss", "error")
     unit: ClassVar[str] = "nats per example"
     headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy",)
     amount: ClassVar[float] = 0.7
+    added: ClassVar[tuple[str, ...]] = ("group", "shares", "shots", "prior")
 
     data: Data
     text: str
@@ -68,13 +92,17 @@ class Classification(Task):
     dev_size: int | None = None
     test_size: int | None = None
     max_length: int | None = None
+    group: str | None = None
+    shares: tuple[float, float, float] = SHARES
+    shots: int | None = None
+    prior: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         Template(self.prompt)
-        check_sizes(self, "max_length")
-        for name in ("data", "dev", "test"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Data.of(getattr(self, name)))
+        check_sizes(self, "max_length", "shots")
+        check_sources(self)
+        if self.shots is not None and self.search_size is not None:
+            raise ValueError("give shots, examples of each class, or search_size, those of all, not both")
         pairs = tuple(self.labels.items() if isinstance(self.labels, Mapping) else self.labels)
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             raise ValueError(f"labels must map each class to the words that stand for it, got {self.labels!r}")
@@ -86,6 +114,11 @@ class Classification(Task):
         if any(not words.strip() for _, words in labels):
             raise ValueError(f"every class needs words that stand for it, got {dict(labels)!r}")
         object.__setattr__(self, "labels", labels)
+        if self.prior is not None:
+            prior = (self.prior,) if isinstance(self.prior, str) else tuple(self.prior)
+            if not prior or not all(isinstance(text, str) for text in prior):
+                raise ValueError(f"prior must be a text without content such as 'N/A', or several, got {self.prior!r}")
+            object.__setattr__(self, "prior", prior)
 
     @classmethod
     def from_csv(
@@ -158,40 +191,42 @@ class Classification(Task):
         """(text, class number) of a split, in file order.
 
         Raises:
-            ValueError: an empty split, one with a single class or with fewer examples than its size asks for, a size
-                below the number of classes, a label that is not among `labels`.
+            ValueError: an empty split, one with a single class or with fewer examples than its size or the shots ask
+                for, a size below the number of classes, a label that is not among `labels`.
         """
-        own = {"dev": self.dev, "test": self.test}.get(require_split(split))
-        data = own or self.data
-        columns = [self.text, self.label] + ([self.split] if self.split and own is None else [])
+        return [(example.text, example.number) for example in self._examples(split, seed)]
+
+    def _examples(self, split: str, seed: int) -> list[_Example]:
         found = [
-            (row[self.text], self._class_number(row[self.label], data))
-            for row in data.rows(columns)
-            if own is not None or self._split_of(row) == split
+            _Example(row[self.text], self._class_number(row[self.label], row.data), row.group)
+            for row in rows_of(self, split, [self.text, self.label], lambda row: row[self.text])
         ]
-        if not found:
-            raise ValueError(f"the {split} split is empty: {data.label} has no example for it")
-        classes = {number for _, number in found}
-        if len(classes) < 2:
+        source = ({"dev": self.dev, "test": self.test}.get(split) or self.data).label
+        counts = Counter(example.number for example in found)
+        if len(counts) < 2:
             raise ValueError(
-                f"the {split} split of {data.label} has a single class, {self.classes[classes.pop()]!r}: "
+                f"the {split} split of {source} has a single class, {self.classes[found[0].number]!r}: "
                 "examples of at least two are needed"
             )
-        size = {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
-        if size is not None and not len(classes) <= size <= len(found):
+        if split == "search" and self.shots is not None:
+            rare = min(range(len(self._labels)), key=lambda number: counts[number])
+            if counts[rare] < self.shots:
+                raise ValueError(
+                    f"shots is {self.shots}, and the search split of {source} has {counts[rare]} examples of "
+                    f"{self.classes[rare]!r}"
+                )
+        size = self._size(split)
+        if size is not None and not len(counts) <= size <= len(found):
             raise ValueError(
-                f"{split}_size must be from {len(classes)}, one of each class, to {len(found)}, the examples that "
-                f"{data.label} has for the {split} split; got {size}"
+                f"{split}_size must be from {len(counts)}, one of each class, to {len(found)}, the examples that "
+                f"{source} has for the {split} split; got {size}"
             )
-        return stratified(found, lambda example: example[1], size, seed if split == "search" else 0)
+        return stratified(found, lambda example: example.number, size, seed if split == "search" else 0)
 
-    def _split_of(self, row: Mapping[str, str]) -> str:
-        if self.split is None:
-            others = [name for name in ("dev", "test") if getattr(self, name) is not None]
-            return split_by_content(row[self.text], without=others)
-        if row[self.split] not in SPLITS:
-            raise ValueError(f"column {self.split!r} must say {', '.join(SPLITS)}, got {row[self.split]!r}")
-        return row[self.split]
+    def _size(self, split: str) -> int | None:
+        if split == "search" and self.shots is not None:
+            return self.shots * len(self._labels)
+        return {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
 
     def _class_number(self, value: str, data: Data) -> int:
         try:
@@ -210,31 +245,57 @@ class Classification(Task):
         write = _WRITERS[model.kind]
         if model.kind == "seq2seq":
             write = partial(write, start=model.decoder_start)
-        for text, label in self.examples(split, seed):
-            builder.start_example(label)
+        for text, label, group in self._examples(split, seed):
+            builder.start_example(label, group)
             write(builder, model.tokenizer, template, text, words, limit)
-        return builder.build(labels_compete=True)
+        classes = len(words)
+        for number, text in enumerate(self.prior or (), start=1):
+            builder.read_for_all(
+                partial(write, builder, model.tokenizer, template, text, words, limit), number * classes
+            )
+        return builder.build(labels_compete=True, answers=classes)
 
     def loss(self, log_probs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        cells = torch.as_tensor(batch.example * len(self._labels) + batch.answer)
-        flat = torch.zeros(batch.examples * len(self._labels), dtype=log_probs.dtype)
-        scores = flat.index_add(0, cells, log_probs.cpu()).reshape(batch.examples, -1)  # (N, classes)
+        classes, texts = len(self._labels), 1 + len(self.prior or ())
+        cells = torch.as_tensor(batch.example * texts * classes + batch.answer)
+        flat = torch.zeros(batch.examples * texts * classes, dtype=log_probs.dtype)
+        table = flat.index_add(0, cells, log_probs.cpu()).reshape(batch.examples, texts, classes)
+        scores = table[:, 0]  # (N, classes)
+        if self.prior:
+            scores = scores - (table[:, 1:].log_softmax(-1).logsumexp(1) - math.log(texts - 1))
         return torch.nn.functional.cross_entropy(scores, torch.as_tensor(batch.label))
 
     def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
-        scores = np.zeros((batch.examples, len(self._labels)))
-        np.add.at(scores, (batch.example, batch.answer), log_probs)
+        scores = self._class_scores(log_probs, batch)
         losses = np.logaddexp.reduce(scores, axis=1) - scores[np.arange(batch.examples), batch.label]
         return losses, np.ones(batch.examples)
 
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
-        scores = np.zeros((batch.examples, len(self._labels)))
-        np.add.at(scores, (batch.example, batch.answer), log_probs)
         loss = float(self.loss(torch.from_numpy(log_probs), batch))
-        # A prediction from NaN is no prediction.
-        right = float(np.mean(scores.argmax(axis=1) == batch.label))
-        accuracy = right if np.isfinite(scores).all() else float("nan")
+        accuracy = float(np.mean(self._right(log_probs, batch)))
         return {"loss": loss, "accuracy": accuracy, "error": 1.0 - accuracy, "examples": float(batch.examples)}
+
+    def scored(self, log_probs: np.ndarray, batch: TokenBatch) -> Scored:
+        right = self._right(log_probs, batch)
+        means = {"loss": self.example_losses(log_probs, batch)[0], "accuracy": right, "error": 1.0 - right}
+        return Scored(means, groups=batch.group, higher=frozenset(self.higher_is_better))
+
+    def _class_scores(self, log_probs: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """Summed log-probabilities (N, classes) of the words of each class, less the prior's."""
+        classes, texts = len(self._labels), 1 + len(self.prior or ())
+        flat = np.zeros((batch.examples, texts * classes))
+        np.add.at(flat, (batch.example, batch.answer), log_probs)
+        table = flat.reshape(batch.examples, texts, classes)
+        if not self.prior:
+            return table[:, 0]
+        shares = table[:, 1:] - np.logaddexp.reduce(table[:, 1:], axis=2, keepdims=True)
+        return table[:, 0] - (np.logaddexp.reduce(shares, axis=1) - math.log(texts - 1))
+
+    def _right(self, log_probs: np.ndarray, batch: TokenBatch) -> np.ndarray:
+        """1 where the class that scores highest is the right one, else 0, (N,); NaN where one score is not finite."""
+        scores = self._class_scores(log_probs, batch)
+        right = (scores.argmax(axis=1) == batch.label).astype(np.float64)
+        return np.where(np.isfinite(scores).all(), right, np.nan)  # a prediction from NaN is no prediction
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -242,5 +303,6 @@ class Classification(Task):
             "data": self.data.label,
             "prompt": self.prompt,
             "labels": dict(self._labels),
+            **({"prior": list(self.prior)} if self.prior else {}),
             "loss": "cross-entropy over the classes, in nats per example",
         }

@@ -1,4 +1,4 @@
-"""Where examples come from: embedded data, a CSV, JSONL or text file, or records in memory.
+"""Where examples come from: embedded data, a CSV, JSONL or text file, a data set of the hub, or records in memory.
 
 A `Data` is a description with a checksum: it can be written into a specification and read again elsewhere, and a
 file that has changed since is refused instead of giving another problem under the same name.
@@ -19,6 +19,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from llm_problem.tasks import hub_datasets
+
 FORMATS = ("csv", "tsv", "jsonl")
 _ENDINGS = {".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # CSV otherwise
 
@@ -33,9 +35,9 @@ Record = Mapping[str, str]
 class Data:
     """One file's worth of examples.
 
-    `source` is "embedded:<name>", an absolute path, or "inline" (then `records` holds them); `sha256` is that of
-    the file's bytes, or of the records as JSON. `format` is how rows are read, one of `FORMATS`, or None where the
-    name's ending says it.
+    `source` is "embedded:<name>", an absolute path, "hf:<name>[:<config>]:<split>" (see `hub_datasets`), or "inline"
+    (then `records` holds them); `sha256` is that of the file's bytes, or of the records as JSON. `format` is how rows
+    are read, one of `FORMATS`, or None where the name's ending says it.
     """
 
     source: str
@@ -49,32 +51,53 @@ class Data:
 
     @classmethod
     def of(cls, where: Any, format: str | None = None) -> Data:
-        """Describe a path, "embedded:<name>", or an iterable of records (mappings of column name to value).
+        """Describe a path, "embedded:<name>", "hf:<name>[:<config>]:<split>" or an iterable of records.
 
-        `format`, of a path, is for a file whose name's ending does not say how to read it. A pandas DataFrame counts
-        as its rows.
+        A record is a mapping of column name to value; a pandas DataFrame and a `datasets.Dataset` count as their rows.
+        `format`, of a path, is for a file whose name's ending does not say how to read it. A data set that is named is
+        read here and now, for its checksum.
 
         Raises:
-            ValueError: no such file, an unknown embedded name, no records.
+            ValueError: no such file, an unknown embedded name, no such data set (or no connection), no records.
+            ImportError: a data set is named and the datasets library is not installed.
         """
         if isinstance(where, Data):
             return where
         if isinstance(where, (str, os.PathLike)):
             source = os.fspath(where)
+            if source.startswith(hub_datasets.PREFIX):
+                source = hub_datasets.completed(source)
+                return cls(source, _hash_records(_hub_records(source)))
             if not source.startswith(_PREFIX):
                 source = str(Path(source).expanduser().absolute())
             said = format if format != _format_of(source) else None
             return cls(source, hashlib.sha256(_read_bytes(source)).hexdigest(), format=said)
         if callable(getattr(where, "to_dict", None)) and hasattr(where, "columns"):  # a DataFrame iterates its columns
             where = _rows_of_frame(where)
+        if isinstance(where, Mapping):  # a DatasetDict, say
+            raise TypeError(f"records were expected, got a mapping of {', '.join(map(str, where))}: choose one of them")
         records = tuple(_plain_record(record) for record in where)
         if not records:
             raise ValueError("no records were given: at least one example is needed")
         return cls(_INLINE, _hash_records(records), records)
 
+    @classmethod
+    def from_datasets(cls, name: str, config: str | None = None, split: str = "train") -> Data:
+        """Describe a split of a data set of the Hugging Face hub ("owner/name"), or of a local folder of data files.
+
+        It is read here and now, for its checksum: from the library's cache, else from the hub, with a line on stderr.
+
+        Raises:
+            ImportError: the datasets library is not installed.
+            ValueError: no such data set, configuration or split, or no connection and nothing in the cache.
+        """
+        return cls.of(hub_datasets.source_of(name, config, split))
+
     @property
     def label(self) -> str:
         """A short name for cards: the file's name without its folder."""
+        if self.source.startswith(hub_datasets.PREFIX):
+            return hub_datasets.short_name(self.source)
         return Path(self.source).name if self.source.startswith(os.sep) else self.source
 
     def text(self) -> str:
@@ -83,12 +106,10 @@ class Data:
         Raises:
             ValueError: the file has changed, is not UTF-8, or this is not a file.
         """
-        if self.records is not None:
+        if self.records is not None or self.source.startswith(hub_datasets.PREFIX):
             raise ValueError("a text file or a string was expected, got records")
         data = _read_bytes(self.source)
-        found = hashlib.sha256(data).hexdigest()
-        if found != self.sha256:
-            raise ValueError(f"{self.source} has changed: sha256 {found}, expected {self.sha256}")
+        self._require_unchanged(hashlib.sha256(data).hexdigest())
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -102,6 +123,10 @@ class Data:
         """
         if self.records is not None:
             rows = [dict(record) for record in self.records]
+        elif self.source.startswith(hub_datasets.PREFIX):
+            found = _hub_records(self.source)
+            self._require_unchanged(_hash_records(found))
+            rows = [dict(record) for record in found]
         elif (form := self.format or _format_of(self.source)) == "jsonl":
             rows = list(_jsonl_rows(self.text(), self.source))
         else:
@@ -113,6 +138,10 @@ class Data:
                 if row.get(column) is None:
                     raise ValueError(_missing(column, number, row, self.source))
         return rows
+
+    def _require_unchanged(self, found: str) -> None:
+        if found != self.sha256:
+            raise ValueError(f"{self.source} has changed: sha256 {found}, expected {self.sha256}")
 
 
 def _format_of(source: str) -> str:
@@ -131,10 +160,21 @@ def _read_bytes(source: str) -> bytes:
         raise ValueError(f"cannot read the data file {source}: {error.strerror or error}") from None
 
 
+def _hub_records(source: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+    return tuple(_plain_record(record) for record in hub_datasets.records(source))
+
+
 def _plain_record(record: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(record, Mapping):
         raise TypeError(f"a record must be a mapping of column name to value, got {type(record).__name__}")
-    return tuple((str(name), str(value)) for name, value in record.items() if not _is_missing(value))
+    return tuple((str(name), _as_text(value)) for name, value in record.items() if not _is_missing(value))
+
+
+def _as_text(value: Any) -> str:
+    """A value as text; a list or mapping, which some tasks read, as JSON like in a JSONL file."""
+    if callable(getattr(value, "tolist", None)) and getattr(value, "ndim", False):  # an array, as Parquet files give
+        value = value.tolist()
+    return json.dumps(value, default=str) if isinstance(value, (list, tuple, dict)) else str(value)
 
 
 def _rows_of_frame(frame: Any) -> list[Record]:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
+from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data
-from llm_problem.tasks.splits import SPLITS, require_split
+from llm_problem.tasks.splits import SHARES, SPLITS, checked_shares, require_split
 from llm_problem.tasks.tokens import affixes, encode_bare
 
 MASKED_SHARE = 0.15  # of the tokens of a window, as BERT was trained (Devlin et al. 2019, arXiv:1810.04805)
@@ -45,7 +46,7 @@ class LanguageModelling(Task):
     search_size: int | None = None
     dev_size: int | None = None
     test_size: int | None = None
-    shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    shares: tuple[float, float, float] = SHARES
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -55,10 +56,7 @@ class LanguageModelling(Task):
         if isinstance(self.window, bool) or not isinstance(self.window, (int, np.integer)) or self.window < 2:
             raise ValueError(f"window must be an integer of at least 2 tokens, got {self.window!r}")
         object.__setattr__(self, "window", int(self.window))
-        shares = tuple(float(share) for share in self.shares)
-        if len(shares) != 3 or any(share <= 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"shares must be three positive numbers that sum to 1, got {self.shares!r}")
-        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "shares", checked_shares(self.shares))
 
     @classmethod
     def from_text(cls, path: str | os.PathLike[str], **options: Any) -> LanguageModelling:
@@ -133,6 +131,15 @@ class LanguageModelling(Task):
     def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
         weights = np.bincount(batch.example, minlength=batch.examples).astype(np.float64)  # predicted tokens
         return -np.bincount(batch.example, log_probs, minlength=batch.examples) / weights, weights
+
+    def scored(self, log_probs: np.ndarray, batch: TokenBatch) -> Scored:
+        losses, weights = self.example_losses(log_probs, batch)
+
+        def perplexity(windows: np.ndarray) -> dict[str, float]:
+            with np.errstate(over="ignore"):
+                return {"perplexity": float(np.exp(np.average(losses[windows], weights=weights[windows])))}
+
+        return Scored({"loss": losses}, weights, perplexity)
 
     def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
         loss = float(-np.mean(log_probs))

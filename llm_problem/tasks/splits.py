@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 SPLITS = ("search", "dev", "test")
+SHARES = (0.6, 0.2, 0.2)
 T = TypeVar("T")
 
 
@@ -26,14 +27,35 @@ def require_split(split: str) -> str:
     return split
 
 
-def split_by_content(content: str, *, without: Sequence[str] = ()) -> str:
-    """The split of an example by a hash of its content: 60% search, 20% dev, 20% test.
+def checked_shares(shares: Any) -> tuple[float, float, float]:
+    """The shares of search, dev and test.
 
-    An example keeps its split when others are added. Splits named in `without` (they come from files of their own)
-    give their share to search.
+    Raises:
+        ValueError: not three positive numbers that sum to 1.
     """
-    share = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") / 2**64
-    chosen = "test" if share < 0.2 else "dev" if share < 0.4 else "search"
+    try:
+        found = tuple(float(share) for share in shares)
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) != 3 or any(not share > 0 for share in found) or abs(sum(found) - 1) > 1e-6:
+        raise ValueError(f"shares must be three positive numbers that sum to 1, got {shares!r}")
+    return found[0], found[1], found[2]
+
+
+def split_by_content(content: str, *, without: Sequence[str] = (), shares: Sequence[float] = SHARES) -> str:
+    """The split of an example by a hash of its content.
+
+    An example keeps its split when others are added, taken away or put in another order, and two of the same content
+    are in one split. Splits named in `without` (they come from files of their own) give their share to search.
+
+    Args:
+        content: what decides; that of a whole group where its members must stay together.
+        without: splits that are not wanted.
+        shares: how much of the hashes each of search, dev and test gets.
+    """
+    place = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") / 2**64
+    _, dev, test = shares
+    chosen = "test" if place < test else "dev" if place < test + dev else "search"
     return "search" if chosen in without else chosen
 
 

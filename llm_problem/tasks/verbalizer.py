@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from llm_problem.tasks.batch import BatchBuilder
-from llm_problem.tasks.template import Template
 from llm_problem.tasks.tokens import affixes, cut_text, encode_bare, encode_open, encode_target
 
 T = TypeVar("T")
 
 
+class Prompt(Protocol):
+    """A template that was checked: `llm_problem.tasks.template.Template`, or the prompt of a row."""
+
+    @property
+    def template(self) -> str: ...
+    @property
+    def ends_with_label(self) -> bool: ...
+    def render(self, text: str) -> tuple[str, str]: ...
+
+
 def causal_example(
-    builder: BatchBuilder, tokenizer: Any, template: Template, text: str, words: list[str], limit: int
+    builder: BatchBuilder, tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int
 ) -> None:
     """Prompt and label tokens for a model that predicts the next token.
 
@@ -39,7 +48,7 @@ def causal_example(
 
 
 def _fit_causal(
-    tokenizer: Any, template: Template, text: str, words: list[str], limit: int
+    tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int
 ) -> tuple[list[int], list[list[int]]]:
     """(prompt tokens, tokens of each label), the text cut so that the longest fits into `limit` tokens."""
 
@@ -54,7 +63,7 @@ def _fit_causal(
 
 
 def _fit(
-    tokenizer: Any, template: Template, text: str, limit: int, write: Callable[[str], T], length: Callable[[T], int]
+    tokenizer: Any, template: Prompt, text: str, limit: int, write: Callable[[str], T], length: Callable[[T], int]
 ) -> T:
     """What `write` makes of the longest beginning of the text whose `length` is at most `limit` tokens."""
     written = write(text)
@@ -63,8 +72,8 @@ def _fit(
     while excess > 0:
         if keep == 0:
             raise ValueError(
-                f"the prompt is too long: without a text it has {length(written)} tokens, the limit is {limit}; "
-                f"the template is {_shortened(template.template)!r}"
+                f"the prompt is too long: {'without a text ' if text else ''}it has {length(written)} tokens, "
+                f"the limit is {limit}; the template is {_shortened(template.template)!r}"
             )
         keep = max(keep - excess, 0)
         written = write(cut_text(tokenizer, text, keep))
@@ -95,7 +104,7 @@ def _continuation(tokenizer: Any, prompt: str, ids: list[int], label: str) -> li
 
 
 def masked_example(
-    builder: BatchBuilder, tokenizer: Any, template: Template, text: str, words: list[str], limit: int
+    builder: BatchBuilder, tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int
 ) -> None:
     """Sequences with mask tokens in the label's place; classes with equally many tokens share one."""
     mask = tokenizer.mask_token
@@ -144,7 +153,7 @@ def _encode_masked(tokenizer: Any, before: str, after: str, words: list[str]) ->
 
 
 def seq2seq_example(
-    builder: BatchBuilder, tokenizer: Any, template: Template, text: str, words: list[str], limit: int, start: int
+    builder: BatchBuilder, tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int, start: int
 ) -> None:
     """The prompt as an encoder's source, the label's tokens as the decoder's target after its `start` token.
 

@@ -116,10 +116,25 @@ def test_the_fingerprint_covers_whatever_decides_f(path):
         replace(spec, task=replace(task, labels={"no": " bad", "yes": " good"})),
         replace(spec, task=replace(task, search_size=10)),
         replace(spec, task=replace(task, max_length=20)),
+        replace(spec, task=replace(task, group="label")),
+        replace(spec, task=replace(task, shares=(0.5, 0.3, 0.2))),
+        replace(spec, task=replace(task, search_size=None, shots=4)),
+        replace(spec, task=replace(task, prior="N/A")),
+        replace(spec, task=replace(task, prior=("N/A", ""))),
     ]
     fingerprints = {s.fingerprint("m") for s in [spec, *changed]} | {spec.fingerprint("another model")}
     assert len(fingerprints) == len(changed) + 2
     assert all(len(f) == 64 and set(f) <= set("0123456789abcdef") for f in fingerprints)
+
+
+def test_options_that_came_later_are_in_a_description_only_where_they_are_used(path):
+    spec = spec_of(path)
+    used = dataclasses.replace(
+        spec, task=dataclasses.replace(spec.task, group="label", shares=(0.5, 0.3, 0.2), prior="-")
+    )
+    assert not set(spec.task.added) & set(spec.to_dict()["task"])
+    assert {"group", "shares", "prior"} <= set(used.to_dict()["task"])
+    assert ProblemSpec.from_json(used.to_json()) == used
 
 
 def test_the_fingerprint_does_not_cover_names(path):

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_problem.tasks import Classification
@@ -95,3 +95,90 @@ def test_only_search_examples_follow_the_seed():
 def test_another_word_is_no_split(split):
     with pytest.raises(ValueError, match="one of search, dev, test, got"):
         require_split(split)
+
+
+# Rows that belong together, shares, shots.
+
+SPLITS = ("search", "dev", "test")
+
+
+def split_of_each(records, **options):
+    """text → its split, over what a task reads of the records."""
+    task = classification(records, **options)
+    return {text: split for split in SPLITS for text, _ in task.examples(split)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    added=st.lists(st.tuples(st.text("abcdef ", min_size=1), st.integers(0, 200)), max_size=30),
+    order=st.randoms(use_true_random=False),
+    shares=st.sampled_from([(0.6, 0.2, 0.2), (0.5, 0.25, 0.25), (0.34, 0.33, 0.33)]),
+    grouped=st.booleans(),
+)
+def test_no_row_moves_when_rows_are_added_or_put_in_another_order(added, order, shares, grouped):
+    options = {"shares": shares, **({"group": "document"} if grouped else {})}
+    rows = [{**row, "document": f"document {i // 3}"} for i, row in enumerate(records_of(TEXTS[:120]))]
+    before = split_of_each(rows, **options)
+    new = [{"text": f"new {text}", "label": "yes", "document": f"document {number}"} for text, number in added]
+    order.shuffle(mixed := rows + new)
+    after = split_of_each(mixed, **options)
+    assert {text: after[text] for text in before} == before
+
+
+def test_rows_of_a_group_are_in_one_split_whatever_else_they_say():
+    rows = [{**row, "passage": f"passage {i // 7}"} for i, row in enumerate(records_of(TEXTS))]
+    where = split_of_each(rows, group="passage")
+    splits = {}
+    for row in rows:
+        splits.setdefault(row["passage"], set()).add(where[row["text"]])
+    assert all(len(found) == 1 for found in splits.values())
+    assert set(where.values()) == set(SPLITS)
+    assert where != split_of_each(rows)
+
+
+def test_duplicates_are_in_one_split():
+    task = classification(records_of(TEXTS[:60] * 3))
+    seen = [{text for text, _ in task.examples(split)} for split in SPLITS]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert sum(len(task.examples(split)) for split in SPLITS) == 180
+
+
+@given(shares=st.lists(st.floats(0.05, 1), min_size=3, max_size=3))
+def test_shares_are_kept_to(shares):
+    search, dev, test = (share / sum(shares) for share in shares)
+    counts = Counter(split_by_content(text, shares=(search, dev, test)) for text in TEXTS)
+    for split, share in zip(SPLITS, (search, dev, test), strict=True):
+        assert abs(counts[split] - 300 * share) < 5 * (300 * share * (1 - share)) ** 0.5 + 1  # standard deviations
+
+
+def test_shots_are_of_each_class_and_fewer_are_among_more():
+    records = [{"text": text, "label": "yes" if i % 5 else "no"} for i, text in enumerate(TEXTS)]
+    drawn = {k: classification(records, shots=k).examples("search", seed=3) for k in (1, 4, 16)}
+    for k, found in drawn.items():
+        assert Counter(label for _, label in found) == {0: k, 1: k}
+    assert set(drawn[1]) < set(drawn[4]) < set(drawn[16])
+    assert classification(records, shots=4).examples("search", seed=4) != drawn[4]
+    # The draw of `search_size`, said otherwise.
+    assert classification(records, search_size=8).examples("search", seed=3) == drawn[4]
+    whole = classification(records)
+    assert [classification(records, shots=2).examples(s) for s in ("dev", "test")] == [
+        whole.examples(s) for s in ("dev", "test")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": 1000}, r"shots is 1000, and the search split of inline has \d+ examples of '(yes|no)'"),
+        ({"shots": 4, "search_size": 8}, "not both"),
+        ({"shots": 0}, "shots must be an integer of at least 1"),
+        ({"shares": (0.5, 0.5)}, r"three positive numbers that sum to 1, got \(0\.5, 0\.5\)"),
+        ({"shares": (0.5, 0.5, 0.5)}, "sum to 1"),
+        ({"shares": "abc"}, "sum to 1, got 'abc'"),
+        ({"shares": (0.8, 0.1, 0.1), "split": "label"}, "here the data say what each split is"),
+        ({"group": "passage"}, "no column 'passage'"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        classification(records_of(TEXTS), **options)
