@@ -144,6 +144,14 @@ class TokenBatch:
             return dataclasses.replace(self, sources=sources)
         return dataclasses.replace(self, sequences=sequences, position=self.position + front.size)
 
+    def prompts(self) -> list[np.ndarray]:
+        """What the model reads before an answer begins, example by example, each (t,): to its first entry, or its
+        source."""
+        _, first = np.unique(self.example, return_index=True)
+        if self.sources:
+            return [self.sources[self.source[self.sequence[entry]]] for entry in first]
+        return [self.sequences[self.sequence[entry]][: self.position[entry] + 1] for entry in first]
+
     def comparable(self, log_probs: np.ndarray) -> np.ndarray:
         """Values (…, E) of two evaluators in a form that can be compared: with `contrast`, less each place's first."""
         if not self.contrast:
