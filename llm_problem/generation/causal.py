@@ -79,7 +79,7 @@ class CausalRows:
         self._loaded, self._model, self._device = model, model.model, model.model.device
         self._takes_positions = model.takes("position_ids")
         self._first, self._memory = first, memory if first else None
-        self._stack = self._model.get_submodule(family_of(self._model).layers) if first else None
+        self._stack: Any = self._model.get_submodule(family_of(self._model).layers) if first else None
         self._passes = 0
         past = [(keys[None], values[None]) for keys, values in beginning.cache]
         given = beginning.tokens if past else 0
