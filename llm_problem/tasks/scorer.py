@@ -86,12 +86,11 @@ class Scorer:
         """
         found = self.load()(prompts, outputs, references)
         try:
+            if found is None:  # which numpy takes for NaN
+                raise TypeError
             scores = np.asarray(found, dtype=np.float64)
         except (TypeError, ValueError):
-            scores = np.empty(0)
-            if len(outputs) == 0 or not isinstance(found, (Sequence, np.ndarray)):
-                raise ValueError(self._complaint(outputs, f"something of type {type(found).__name__}")) from None
-            raise ValueError(self._complaint(outputs, f"{_shortened(found)}")) from None
+            raise ValueError(self._complaint(outputs, _shortened(found))) from None
         if scores.shape != (len(outputs),):
             raise ValueError(self._complaint(outputs, f"numbers of shape {scores.shape}"))
         if np.isnan(scores).any():
