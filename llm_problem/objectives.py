@@ -17,6 +17,7 @@ from llm_problem.evaluation import SerialEvaluator
 from llm_problem.quantities import DIFFERENTIABLE, OF_EVERY_MODEL
 from llm_problem.spec import ProblemSpec
 from llm_problem.tasks.batch import TokenBatch
+from llm_problem.written import Written
 
 
 class Objectives:
@@ -26,10 +27,11 @@ class Objectives:
         spec: which quantities, weights and limits, and the task.
         evaluator: gives log-probabilities.
         drift: gives drift.
+        written: gives metrics of texts.
     """
 
-    def __init__(self, spec: ProblemSpec, evaluator: SerialEvaluator, drift: Drift) -> None:
-        self._spec, self._evaluator, self._drift = spec, evaluator, drift
+    def __init__(self, spec: ProblemSpec, evaluator: SerialEvaluator, drift: Drift, written: Written) -> None:
+        self._spec, self._evaluator, self._drift, self._written = spec, evaluator, drift, written
 
     def values(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
         """F (n, m) float64 of X (n, d) on the examples of a batch; NaN for a row that is not finite."""
@@ -78,12 +80,17 @@ class Objectives:
         """name → (n,) of X (n, d); NaN for a row that is not finite."""
         found = {name: np.full(len(X), np.nan) for name in names}
         finite = np.flatnonzero(np.isfinite(X).all(axis=1))
-        of_task = [name for name in found if name not in OF_EVERY_MODEL]
+        of_texts = [name for name in found if name in self._spec.task.text_metrics]
+        of_task = [name for name in found if name not in (*OF_EVERY_MODEL, *of_texts)]
         if of_task:
             for i, log_probs in zip(finite, self._evaluator.log_probs(X[finite], batch), strict=True):
                 scores = self._spec.task.scores(log_probs, batch)
                 for name in of_task:
                     found[name][i] = scores[name]
+        for i in finite if of_texts else ():  # one by one: no text depends on the population
+            of_written = self._written.scores(X[i : i + 1], batch)
+            for name in of_texts:
+                found[name][i] = of_written[name]
         for name in set(found).intersection(OF_EVERY_MODEL):
             found[name][finite] = self._own(X[finite], name)
         return found

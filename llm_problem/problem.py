@@ -28,6 +28,7 @@ from llm_problem.subspaces.base import BoundSubspace, Subspace
 from llm_problem.subspaces.stored import load_basis
 from llm_problem.tasks.base import Task
 from llm_problem.tasks.batch import TokenBatch
+from llm_problem.written import Written
 
 
 class Problem(Exporting, Faces, Measuring):
@@ -133,6 +134,7 @@ class Problem(Exporting, Faces, Measuring):
             precision=None if spec.dtype == "float32" else spec.dtype,
         )
         self._drift = Drift(self._evaluator, self._batches.neutral)
+        self._written = Written(self._evaluator, spec.task, memory_limit)
         self._objectives = self._objectives_of(spec)
 
     # What it is.
@@ -304,7 +306,7 @@ class Problem(Exporting, Faces, Measuring):
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
-        for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_objectives"):
+        for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_written", "_objectives"):
             self.__dict__.pop(name, None)
 
     @property
@@ -327,7 +329,7 @@ class Problem(Exporting, Faces, Measuring):
                 "a problem made from a model object cannot be pickled: save the model with save_pretrained and "
                 "give the directory instead"
             )
-        return rebuild, (self._spec.to_json(), self._where)
+        return rebuild, (self._spec.to_json(), self._where, self._spec.task.functions)
 
     # Inside.
 
@@ -358,7 +360,7 @@ class Problem(Exporting, Faces, Measuring):
     def _objectives_of(self, spec: ProblemSpec) -> Objectives:
         if "drift" in spec.quantities:
             self._batches.neutral()  # a text that does not do is refused now
-        return Objectives(spec, self._evaluator, self._drift)
+        return Objectives(spec, self._evaluator, self._drift, self._written)
 
     def _with_objectives(self, objectives: Sequence[str] | None) -> Problem:
         if objectives is None or tuple(objectives) == self.objectives:

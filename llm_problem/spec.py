@@ -16,7 +16,7 @@ import numpy as np
 from llm_problem.models.loading import DTYPES
 from llm_problem.quantities import Pairs, checked_names, checked_pairs
 from llm_problem.subspaces import SUBSPACES, Subspace
-from llm_problem.tasks import TASKS, Data, Task
+from llm_problem.tasks import TASKS, Data, Scorer, Task
 
 FORMAT = 1
 _LEFT_OUT_WHERE_EMPTY = ("regularisation", "constraints", "neutral_text")  # in to_dict
@@ -119,7 +119,16 @@ class ProblemSpec:
         }
 
     def to_json(self) -> str:
-        """As JSON text; `from_json` reads it back to an equal description."""
+        """As JSON text; `from_json` reads it back to an equal description.
+
+        Raises:
+            ValueError: the task calls a function that no other process could find.
+        """
+        if self.task.nameless:
+            raise ValueError(
+                f"a description cannot say which function {self.task.nameless} is: define it with def at the top of a "
+                "module, from where it can be imported"
+            )
         return json.dumps(self.to_dict(), indent=2, sort_keys=True)
 
     @classmethod
@@ -222,6 +231,8 @@ def _frozen(value: Any) -> Any:
         return _build(SUBSPACES, "subspace", value)
     if _is_data(value):
         return Data(value["source"], value["sha256"], _frozen(value["records"]), value.get("format"))
+    if isinstance(value, dict) and set(value) == {"function", "sha256"}:
+        return Scorer(**value)  # named, not imported: a description runs no code
     return value
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from llm_problem.benchmarks import comparison, gemm, memory, precision, profiling, tiny
+from llm_problem.benchmarks import comparison, gemm, memory, precision, profiling, tiny, writing
 from llm_problem.benchmarks.machine import heading, machine
 from llm_problem.benchmarks.report import FiguresFile, Report, print_report
 from llm_problem.benchmarks.settings import Settings
@@ -24,6 +24,7 @@ SECTIONS: dict[str, Section] = {
     "tiny": tiny.tiny,
     "profile": profiling.profile_section,
     "precision": precision.precision,
+    "generation": writing.generation,
 }
 QUICK = {"sentences": 8, "windows": 4, "rounds": 2, "least": 0.02}
 

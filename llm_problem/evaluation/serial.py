@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from llm_problem.evaluation.prompted import prompt_moved, require_prompt
+from llm_problem.evaluation.prompted import moved_cache, prompt_moved, require_prompt
 from llm_problem.evaluation.threads import fitting_threads
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.prompts import KeysAndValues, prompt_cache
 from llm_problem.models.quantised import is_quantised, plain
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import Delta, PrefixDelta, WeightChange
+from llm_problem.subspaces.deltas import Delta, EmbeddingDelta, PrefixDelta, WeightChange
 from llm_problem.tasks.batch import TokenBatch
 
 
@@ -80,6 +80,25 @@ class SerialEvaluator:
             cache = self._cache(deltas)  # of the pretrained model, so before the weights are changed
             with self._weights_changed(deltas), prompt_moved(self.model, deltas, cache):
                 yield
+
+    @contextmanager
+    def weights_changed(self, X: np.ndarray) -> Iterator[tuple[torch.Tensor | None, list[KeysAndValues] | None]]:
+        """The same with what x does to a prompt left to the caller, for one who keeps a cache of his own.
+
+        Yields:
+            Offsets (p, hidden) to the embeddings of the prompt's tokens, and the keys and values that stand at its
+            places, each (shared heads, p, size); None where x moves no such thing.
+        """
+        with self.model.lock:
+            deltas = self._deltas(torch.from_numpy(X))
+            cache = self._cache(deltas)
+            offsets = [delta.value[0] for delta in deltas if isinstance(delta, EmbeddingDelta)]
+            prefixes = [delta for delta in deltas if isinstance(delta, PrefixDelta)]
+            with self._weights_changed(deltas):
+                yield (
+                    torch.stack(offsets).sum(dim=0) if offsets else None,
+                    None if cache is None else moved_cache(cache, prefixes),
+                )
 
     @contextmanager
     def _weights_changed(self, deltas: Sequence[Delta]) -> Iterator[None]:

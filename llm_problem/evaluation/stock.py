@@ -23,7 +23,7 @@ from llm_problem.models.norms import tensors_after_layers
 from llm_problem.models.prompts import prompt_cache
 from llm_problem.models.targets import layer_number
 from llm_problem.subspaces.base import BoundSubspace
-from llm_problem.subspaces.deltas import Delta, EmbeddingDelta, PrefixDelta
+from llm_problem.subspaces.deltas import Delta, EmbeddingDelta, PrefixDelta, PromptChange
 
 
 class StockEngine:
@@ -38,16 +38,10 @@ class StockEngine:
         self.model = model.model
         path = FAMILIES[self.model.config.model_type].layers
         self.stack = self.model.get_submodule(path)
-        self.first = first_moved_layer(self.model, path, subspace.parameters)
-        self._cache = None  # what the pretrained model keeps of a prompt, where a prefix is moved
-        if subspace.prompt:
-            x0 = torch.zeros((1, subspace.dimension), dtype=torch.float64, device=self.model.device)
-            for delta in subspace.deltas(x0):
-                if isinstance(delta, EmbeddingDelta):
-                    self.first = 0
-                elif isinstance(delta, PrefixDelta):
-                    self.first = min(self.first, delta.layer)
-                    self._cache = self._cache or prompt_cache(model, subspace.prompt)
+        self.first = first_moved(model, subspace)
+        # What the pretrained model keeps of a prompt, where a prefix is moved.
+        prefixed = any(isinstance(delta, PrefixDelta) for delta in _prompt_changes(model, subspace))
+        self._cache = prompt_cache(model, subspace.prompt) if prefixed else None
         self._takes_cache = model.takes("use_cache")
         # Newer causal models compute the logits of chosen positions only.
         self._keeps_logits = model.takes("logits_to_keep")
@@ -98,9 +92,9 @@ class StockEngine:
                 moved = moved_cache(self._cache, [d for d in deltas if isinstance(d, PrefixDelta)])
                 options["prefix"] = PrefixInRow(row.prompt, moved)
             if "hidden" in kept:
-                hooks.enter_context(_answered(self.stack, self.first, kept["hidden"]))
+                hooks.enter_context(answered(self.stack, self.first, kept["hidden"]))
             elif self.first:
-                hooks.enter_context(_watched(self.stack[self.first], lambda h: kept.update(hidden=h)))
+                hooks.enter_context(watched(self.stack[self.first], lambda h: kept.update(hidden=h)))
             if self._keeps_logits:
                 options["logits_to_keep"] = row.keep
             else:
@@ -111,6 +105,23 @@ class StockEngine:
             else:
                 output = torch.func.functional_call(self.model, dict(changed), (), options)
         return output.logits[0]
+
+
+def first_moved(model: LoadedModel, subspace: BoundSubspace) -> int:
+    """Number of the first layer that gives other outputs for another x; the family must be one of `FAMILIES`."""
+    path = FAMILIES[model.model.config.model_type].layers
+    first = first_moved_layer(model.model, path, subspace.parameters)
+    for delta in _prompt_changes(model, subspace):
+        first = min(first, delta.layer if isinstance(delta, PrefixDelta) else 0)
+    return first
+
+
+def _prompt_changes(model: LoadedModel, subspace: BoundSubspace) -> list[PromptChange]:
+    """The changes of a prompt at x = 0."""
+    if not subspace.prompt:
+        return []
+    x0 = torch.zeros((1, subspace.dimension), dtype=torch.float64, device=model.model.device)
+    return [delta for delta in subspace.deltas(x0) if isinstance(delta, PromptChange)]
 
 
 def first_moved_layer(model: Any, path: str, parameters: tuple[str, ...]) -> int:
@@ -130,7 +141,7 @@ def first_moved_layer(model: Any, path: str, parameters: tuple[str, ...]) -> int
 
 
 @contextmanager
-def _watched(layer: Any, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
+def watched(layer: Any, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
     """Hand the hidden states that enter a layer to `see`."""
 
     def hook(module: Any, args: tuple, kwargs: dict) -> None:
@@ -144,7 +155,7 @@ def _watched(layer: Any, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _answered(stack: Any, first: int, hidden: torch.Tensor) -> Iterator[None]:
+def answered(stack: Any, first: int, hidden: torch.Tensor) -> Iterator[None]:
     """The layers below `first` answer at once, so that `hidden` enters layer `first`."""
     layers = [stack[number] for number in range(first)]
     try:

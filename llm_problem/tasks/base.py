@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from llm_problem.generation.decoding import Decoding
 from llm_problem.models.loading import LoadedModel
-from llm_problem.statistics import Scored
+from llm_problem.statistics import Corpus, Scored
 from llm_problem.tasks.batch import TokenBatch
 
 
@@ -20,7 +22,9 @@ class Task(ABC):
 
     kind: ClassVar[str] = ""
     objectives: ClassVar[tuple[str, ...]] = ("loss",)
-    """What can be minimised; every name is a key of what `scores` returns."""
+    """What can be minimised; every name is a key of what `scores` returns, or one of `text_metrics`."""
+    text_metrics: ClassVar[tuple[str, ...]] = ()
+    """Metrics of texts that the model writes after the prompts; the others are of log-probabilities."""
     unit: ClassVar[str] = ""
     """Of the loss."""
     headline: ClassVar[tuple[str, ...]] = ("loss",)
@@ -59,6 +63,29 @@ class Task(ABC):
         """The metrics example by example, from which standard errors and intervals are drawn."""
         losses, weights = self.example_losses(log_probs, batch)
         return Scored({"loss": losses}, weights, groups=batch.group, higher=frozenset(self.higher_is_better))
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How texts are written; None for a task that looks at none."""
+        return None
+
+    def score_texts(self, texts: Sequence[str], batch: TokenBatch) -> Corpus:
+        """From texts (N,) written after the prompts of a batch: numbers (m,) of some examples → their `text_metrics`.
+
+        Raises:
+            ValueError: what a user's own scorer returned does not do.
+        """
+        raise NotImplementedError(f"{self.kind} looks at no texts")
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """Functions of a user's that the task calls; a pickle takes them along by name."""
+        return ()
+
+    @property
+    def nameless(self) -> str:
+        """What of the task a description cannot name, so that no other process could find it; empty for nothing."""
+        return ""
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:

@@ -14,6 +14,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One example in words: what the model is shown, the answers that would do, and where it stands in the data."""
+
+    prompt: str
+    references: tuple[str, ...] = ()
+    where: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
     """Tokenised examples of one split.
@@ -31,7 +40,8 @@ class TokenBatch:
 
     `group` (N,) int64 numbers what examples share, such as a passage: those of one group are no independent draws. It
     is empty where each stands for itself. `answer_length` (E,) int64 is the length of the answer that an entry belongs
-    to, in the unit that a task normalises by; empty where it does not.
+    to, in the unit that a task normalises by; empty where it does not. `asked` (N,) are the examples in words, where a
+    task looks at texts that the model writes.
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -46,6 +56,7 @@ class TokenBatch:
     source: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     group: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     answer_length: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    asked: tuple[Asked, ...] = ()
 
     @classmethod
     def whole_vocabulary(
@@ -132,6 +143,7 @@ class TokenBatch:
             source=np.array([new_source[old] for old in read], dtype=np.int64),
             group=self.group[chosen] if self.group.size else self.group,
             answer_length=self.answer_length[kept] if self.answer_length.size else self.answer_length,
+            asked=tuple(self.asked[old] for old in chosen.tolist()) if self.asked else (),
         )
 
     def prompted(self, prompt: Sequence[int]) -> TokenBatch:
@@ -143,6 +155,14 @@ class TokenBatch:
         if self.sources:
             return dataclasses.replace(self, sources=sources)
         return dataclasses.replace(self, sequences=sequences, position=self.position + front.size)
+
+    def prompts(self) -> list[np.ndarray]:
+        """What the model reads before an answer begins, example by example, each (t,): to its first entry, or its
+        source."""
+        _, first = np.unique(self.example, return_index=True)
+        if self.sources:
+            return [self.sources[self.source[self.sequence[entry]]] for entry in first]
+        return [self.sequences[self.sequence[entry]][: self.position[entry] + 1] for entry in first]
 
     def comparable(self, log_probs: np.ndarray) -> np.ndarray:
         """Values (…, E) of two evaluators in a form that can be compared: with `contrast`, less each place's first."""

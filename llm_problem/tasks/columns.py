@@ -39,6 +39,13 @@ class ColumnPrompt:
         names = (name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None)
         return tuple(dict.fromkeys(names))
 
+    def require(self, *names: str) -> None:
+        """Raise ValueError where the prompt does not show one of these."""
+        for name in names:
+            if name not in self.columns:
+                shown = ", ".join(f"{{{column}}}" for column in self.columns)
+                raise ValueError(f"the prompt must show {{{name}}}, and it shows {shown}: {self.prompt!r}")
+
     def render(self, row: Mapping[str, str]) -> str:
         """The prompt for a row that has these columns."""
         return "".join(

@@ -89,12 +89,12 @@ def _encode_causal(tokenizer: Any, prompt: str, words: list[str]) -> tuple[list[
     ids = encode_open(tokenizer, prompt)
     if not ids:
         raise ValueError("the prompt has no tokens: a causal model needs at least one to predict from")
-    answers = [_continuation(tokenizer, prompt, ids, label) for label in words]
+    answers = [continuation(tokenizer, prompt, ids, label) for label in words]
     _refuse_equal(words, answers)
     return ids, answers
 
 
-def _continuation(tokenizer: Any, prompt: str, ids: list[int], label: str) -> list[int]:
+def continuation(tokenizer: Any, prompt: str, ids: list[int], label: str) -> list[int]:
     """The tokens of `label` as they come after `prompt`, whose tokens are `ids`."""
     whole = encode_open(tokenizer, prompt + label)
     if whole[: len(ids)] == ids and len(whole) > len(ids):
@@ -145,8 +145,8 @@ def _encode_masked(tokenizer: Any, before: str, after: str, words: list[str]) ->
     written: list[_Masked] = []
     for word in words:
         word = (" " if before else "") + word.strip()
-        label = _continuation(tokenizer, before, left, word)
-        right = _continuation(tokenizer, word, encode_open(tokenizer, word), after) if after else []
+        label = continuation(tokenizer, before, left, word)
+        right = continuation(tokenizer, word, encode_open(tokenizer, word), after) if after else []
         written.append((left, label, right + suffix))
     _refuse_equal(words, [label for _, label, _ in written])
     return written

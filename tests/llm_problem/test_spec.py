@@ -163,7 +163,10 @@ def changed_dict(**changes):
         ({"seeds": 3}, "unknown keys in the problem description: seeds"),
         ({"task": lambda task: {**task, "tezt": 1}}, "unknown keys of task '.*': tezt"),
         ({"subspace": lambda subspace: {**subspace, "rang": 1}}, "unknown keys of subspace '.*': rang"),
-        ({"task": {"kind": "poetry"}}, "unknown task 'poetry': there are classification, language-modelling"),
+        (
+            {"task": {"kind": "poetry"}},
+            "unknown task 'poetry': there are classification, generation, language-modelling",
+        ),
         ({"subspace": {"rank": 3}}, "unknown subspace None: there are .*lora-xs"),
         ({"task": {"kind": "language-modelling"}}, "missing keys of task 'language-modelling': data"),
         ({"task": 3}, "task of a problem description must be a JSON object, got int"),

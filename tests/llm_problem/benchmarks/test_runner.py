@@ -32,7 +32,14 @@ def test_every_section_is_printed_and_written(run):
     text, progress, figures = run
     assert set(figures["sections"]) == set(SECTIONS) - {"memory"}
     assert progress == [f"section {name}" for name in SECTIONS if name != "memory"]
-    for title in ("Sentences and label words", "libraries' peaks", "Windows of 64", "Bundled models", "Precision"):
+    for title in (
+        "Sentences and label words",
+        "libraries' peaks",
+        "Windows of 64",
+        "Bundled models",
+        "Precision",
+        "Generation",
+    ):
         assert title in text
     assert "embedded sentiment" in text and "embedded prose" in text
 
@@ -65,6 +72,14 @@ def test_the_profile_accounts_for_the_time(run):
     inside = sum(seconds for seconds, _ in profile["operators"].values())
     assert 0 < inside <= 1.05 * profile["watched_seconds"]
     assert any("mm" in name or "linear" in name for name in profile["operators"])
+
+
+def test_texts_are_those_of_stock_generate(run):
+    rows = run[2]["sections"]["generation"]["rows"]
+    assert [row["layers"] for row in rows] == [1, 2]
+    for row in rows:
+        assert set(row["differ"].values()) == {0}
+        assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in row["seconds"].values())
 
 
 def test_bfloat16_is_near_float32_but_not_it(run):

@@ -1,0 +1,255 @@
+"""What tasks with a written answer share: a prompt from each row, the answers that would do, and how text is written.
+
+A causal model reads the prompt and goes on; an encoder-decoder model reads it as its source. The loss is that of the
+first reference, teacher-forced: each of its tokens is predicted from the prompt and the reference's tokens before it,
+and so is what ends it (`score_end`), without which a model would not learn to stop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from llm_problem.generation.choosing import end_tokens
+from llm_problem.generation.decoding import Decoding
+from llm_problem.models.loading import LoadedModel
+from llm_problem.statistics import Scored
+from llm_problem.tasks.base import Task, check_sizes
+from llm_problem.tasks.batch import Asked, BatchBuilder, TokenBatch
+from llm_problem.tasks.chat import chat_prompt
+from llm_problem.tasks.columns import ColumnPrompt
+from llm_problem.tasks.data import Data, Record
+from llm_problem.tasks.rows import Row, check_sources, rows_of
+from llm_problem.tasks.splits import SHARES, stratified
+from llm_problem.tasks.tokens import encode_bare, encode_open, encode_target
+from llm_problem.tasks.verbalizer import continuation
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeTask(Task):
+    """Base of the tasks whose answer is a text.
+
+    Args:
+        chat: whether the prompt is put into the tokenizer's chat template, as a user's message that an answer follows.
+        max_new_tokens, stop, temperature, top_p, sampling_seed: how text is written, see `Decoding`.
+        score_end: whether the loss includes what ends a reference: the first of `stop`, or the model's end token for an
+            encoder-decoder model, in a chat, and where there is no `stop`.
+        split, dev, test, group, shares: which rows are search, dev and test, as for `Classification`.
+        search_size, dev_size, test_size: how many examples, None is all; drawn by the problem's seed for search.
+        max_length: longest prompt with reference in tokens (for an encoder-decoder model: longest prompt, and longest
+            reference), at most the model's context, which is the default. A longer one is refused.
+    """
+
+    unit: ClassVar[str] = "nats per token"
+
+    data: Data = field(kw_only=False)
+    chat: bool = False
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    sampling_seed: int = 0
+    score_end: bool = True
+    split: str | None = None
+    dev: Data | None = None
+    test: Data | None = None
+    search_size: int | None = None
+    dev_size: int | None = None
+    test_size: int | None = None
+    max_length: int | None = None
+    group: str | None = None
+    shares: tuple[float, float, float] = SHARES
+
+    @property
+    def _template(self) -> ColumnPrompt:
+        return ColumnPrompt(self.prompt)  # type: ignore[attr-defined]  # where it stands differs from task to task
+
+    def _check(self) -> None:
+        """For `__post_init__`.
+
+        Raises:
+            ValueError, TypeError: a field that does not fit.
+        """
+        check_sizes(self, "max_length")
+        check_sources(self)
+        for name in ("chat", "score_end"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        decoding = self.decoding
+        values = {"max_new_tokens": decoding.max_new_tokens, "stop": decoding.stop, "sampling_seed": decoding.seed}
+        for name, value in {**values, "temperature": decoding.temperature, "top_p": decoding.top_p}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How texts are written."""
+        return Decoding(self.max_new_tokens, self.stop, self.temperature, self.top_p, self.sampling_seed)
+
+    # What each task says of its rows.
+
+    @abstractmethod
+    def _columns(self) -> Sequence[str]:
+        """The columns that every row must have."""
+
+    @abstractmethod
+    def _shown(self, row: Row) -> Mapping[str, str]:
+        """What the prompt's names stand for."""
+
+    @abstractmethod
+    def _references(self, row: Row) -> tuple[str, ...]:
+        """The answers that would do, the one of the loss first; none where the task has no loss.
+
+        Raises:
+            ValueError: the row has none that does.
+        """
+
+    def _content(self, row: Mapping[str, str]) -> str:
+        """What a split by hash goes by."""
+        return self._template.content(row)
+
+    # Where it comes from.
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any) -> Self:
+        """From a CSV (or .tsv, .jsonl) file with a header; `dev` and `test` are files of the same columns.
+
+        Raises:
+            ValueError: a file that cannot be read, a missing column, a reference that is none.
+        """
+        return cls(Data.of(path), dev=dev, test=test, **options)._checked()
+
+    @classmethod
+    def from_jsonl(cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any) -> Self:
+        """From files with a JSON object a line, whatever their names end in; otherwise as `from_csv`."""
+        options["dev"], options["test"] = (None if file is None else Data.of(file, "jsonl") for file in (dev, test))
+        return cls(Data.of(path, "jsonl"), **options)._checked()
+
+    @classmethod
+    def from_records(cls, records: Iterable[Record], **options: Any) -> Self:
+        """From dictionaries in memory, or a DataFrame; options as for `from_csv`."""
+        return cls(Data.of(records), **options)._checked()
+
+    def _checked(self) -> Self:
+        """Itself, once the search split and what was given for the others could be read."""
+        for split, data in (("search", self.data), ("dev", self.dev), ("test", self.test)):
+            if data is not None:
+                self.examples(split)
+        return self
+
+    # What is read.
+
+    def examples(self, split: str, seed: int = 0) -> list[Asked]:
+        """Prompts (without a chat template) and references of a split, in file order.
+
+        Raises:
+            ValueError: an empty split or one with fewer examples than its size asks for, a row without a reference.
+        """
+        return [asked for asked, _ in self._examples(split, seed)]
+
+    def _examples(self, split: str, seed: int) -> list[tuple[Asked, str | None]]:
+        """Each example, and the group that it is of."""
+        prompt = self._template
+        rows = rows_of(self, split, self._columns(), self._content)
+        size = {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
+        if size is not None and size > len(rows):
+            raise ValueError(f"{split}_size is {size}, and {rows[0].data.label} has {len(rows)} examples for it")
+        found = [(Asked(prompt.render(self._shown(row)), self._references(row), row.where), row.group) for row in rows]
+        return stratified(found, lambda example: 0, size, seed if split == "search" else 0)
+
+    def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
+        if model.kind == "masked":
+            raise ValueError(
+                f"{model.name} is an encoder-only model, which writes no text: {self.kind} needs a causal or an "
+                "encoder-decoder model"
+            )
+        builder, shown = BatchBuilder(), []
+        for asked, group in self._examples(split, seed):
+            prompt = chat_prompt(model, asked.prompt) if self.chat else asked.prompt
+            shown.append(dataclasses.replace(asked, prompt=prompt))
+            builder.start_example(0, group)
+            try:
+                (self._write_target if model.kind == "seq2seq" else self._write_continuation)(builder, model, shown[-1])
+            except ValueError as error:
+                raise ValueError(f"{asked.where}: {error}") from None
+        return dataclasses.replace(builder.build(), asked=tuple(shown))
+
+    def _write_continuation(self, builder: BatchBuilder, model: LoadedModel, asked: Asked) -> None:
+        """Prompt and first reference as one sequence of a causal model."""
+        tokenizer, prompt = model.tokenizer, asked.prompt
+        ids = encode_bare(tokenizer, prompt) if self.chat else encode_open(tokenizer, prompt)  # a template has its own
+        if not ids:
+            raise ValueError("the prompt has no tokens: a causal model needs at least one to go on from")
+        target = []
+        if asked.references:
+            before = "" if self.chat or prompt[-1:].isspace() else " "
+            by_string = self.score_end and not self.chat and self.stop
+            reference = before + asked.references[0] + (self.stop[0] if by_string else "")
+            target = continuation(tokenizer, prompt, ids, reference)
+            target += self._end(model) if self.score_end and not by_string else []
+        self._require_fits(model, "prompt and reference have" if target else "the prompt has", len(ids) + len(target))
+        sequence = builder.add_sequence([*ids, *target[:-1]])
+        self._read(builder, model, sequence, len(ids) - 1, target)
+
+    def _write_target(self, builder: BatchBuilder, model: LoadedModel, asked: Asked) -> None:
+        """Prompt and first reference as source and target of an encoder-decoder model."""
+        source = list(model.tokenizer(asked.prompt.rstrip(), verbose=False)["input_ids"])
+        if not source:
+            raise ValueError("the prompt has no tokens: an encoder needs at least one to read")
+        target = []
+        if asked.references:
+            target = encode_target(model.tokenizer, asked.references[0].strip()) + self._end(model)
+        self._require_fits(model, "the prompt has", len(source))
+        self._require_fits(model, "the reference has", len(target))
+        sequence = builder.add_sequence([model.decoder_start, *target[:-1]], builder.add_source(source))
+        self._read(builder, model, sequence, 0, target)
+
+    def _end(self, model: LoadedModel) -> list[int]:
+        """The model's end token, where it has one and the loss includes it."""
+        ends = end_tokens(model) if self.score_end else frozenset()
+        own = getattr(model.tokenizer, "eos_token_id", None)
+        return [own if own in ends else min(ends)] if ends else []
+
+    def _require_fits(self, model: LoadedModel, what: str, tokens: int) -> None:
+        limit = min(self.max_length or model.max_length, model.max_length)
+        if tokens > limit:
+            raise ValueError(f"{what} {tokens} tokens, and the limit is {limit}")
+
+    def _read(self, builder: BatchBuilder, model: LoadedModel, sequence: int, start: int, target: list[int]) -> None:
+        for place, token in enumerate(target, start=start):
+            builder.read(sequence, place, token, 0)
+        if not target:  # nothing has a loss, but calibration looks at what comes first
+            builder.read(sequence, start, min(end_tokens(model), default=0), 0)
+
+    # What is made of it.
+
+    def loss(self, log_probs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        return -log_probs.mean()
+
+    def example_losses(self, log_probs: np.ndarray, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
+        weights = np.bincount(batch.example, minlength=batch.examples).astype(np.float64)  # tokens
+        return -np.bincount(batch.example, log_probs, minlength=batch.examples) / weights, weights
+
+    def scores(self, log_probs: np.ndarray, batch: TokenBatch) -> dict[str, float]:
+        return {"loss": float(-np.mean(log_probs)), "examples": float(batch.examples), "tokens": float(batch.entries)}
+
+    def scored(self, log_probs: np.ndarray, batch: TokenBatch) -> Scored:
+        losses, weights = self.example_losses(log_probs, batch)
+        return Scored({"loss": losses}, weights, groups=batch.group, higher=frozenset(self.higher_is_better))
+
+    def summary(self) -> dict[str, Any]:
+        ends = " or ".join(map(repr, self.stop)) or "its end"
+        how = "greedy" if not self.temperature else f"drawn at temperature {self.temperature:g}, top_p {self.top_p:g}"
+        return {
+            "task": self.kind.replace("-", " "),
+            "data": self.data.label,
+            "prompt": self._template.prompt,
+            "loss": "nats per token of the reference" + (" and what ends it" if self.score_end else ""),
+            "text": f"{how}, at most {self.max_new_tokens} tokens, until {ends}",
+        }
