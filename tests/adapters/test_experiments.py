@@ -1,11 +1,14 @@
 """Experiments go on where they were stopped, and say what they found."""
 
 import json
+import os
+import time
 
 import pytest
 
 from llm_problem_adapters import list_optimizers
-from llm_problem_adapters.experiments import defaults, genetic_algorithms, movement
+from llm_problem_adapters.experiments import defaults, genetic_algorithms, movement, registry_difference
+from llm_problem_adapters.experiments.in_child import Child
 from llm_problem_adapters.experiments.records import Records
 
 PROBLEM = "tiny-gpt2-prose-lora-xs-d32-v1"
@@ -85,3 +88,41 @@ def test_genetic_algorithms_are_compared_seed_by_seed(tmp_path, capsys):
 def test_nothing_was_tuned_on_what_the_genetic_algorithms_are_compared_on():
     assert not set(genetic_algorithms.PROBLEMS) & set(defaults.PROBLEMS)
     assert len(genetic_algorithms.PROBLEMS) >= 8
+
+
+def ended(how, *arguments):
+    """A call for a child process."""
+    if how == "raises":
+        raise ValueError(f"with {arguments}")
+    if how == "hangs":
+        time.sleep(60)
+    if how == "dies":
+        os._exit(7)
+    return how
+
+
+def test_a_child_outlives_what_it_is_given():
+    child = Child(ended)
+    try:
+        assert child.call("works", limit=60) == "works"
+        assert child.call("raises", 1, limit=60) == "ValueError: with (1,)"
+        assert child.call("hangs", limit=0.2) == "TimeoutError: longer than 0.2 s"
+        assert child.call("dies", limit=60) == "ChildProcessError: it ended the process with code 7"
+        assert child.call("works", limit=60) == "works"
+    finally:
+        child.close()
+
+
+def test_every_kind_of_nevergrads_optimizers_works_here_where_it_works_on_a_sphere(tmp_path, capsys):
+    """`registry_difference` without a pattern runs all of them."""
+    path = tmp_path / "found.jsonl"
+    for name in ("OnePlusOne", "TwoPointsDE", "NGOpt", "TBPSA", "MetaModel", "Cobyla", "SQP", "LHSSearch", "SPSA"):
+        assert registry_difference.main([f"nevergrad:{name}", "--checks", "sphere", "problem", "--out", str(path)]) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("1 of 1 work") == 2, printed
+
+
+def test_what_works_on_a_sphere_only_is_told():
+    found = {"sphere": {"a": "", "b": "E: x", "c": ""}, "problem": {"a": "", "b": "E: x", "c": "E: y"}}
+    assert registry_difference.difference(found) == ["c"]
+    assert "work on a sphere and not on tiny-gpt2-prose-lora-xs-d32-v1: c" in registry_difference.report(found)
