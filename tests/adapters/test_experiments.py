@@ -115,11 +115,11 @@ def test_a_child_outlives_what_it_is_given():
 
 def test_every_kind_of_nevergrads_optimizers_works_here_where_it_works_on_a_sphere(tmp_path, capsys):
     """`registry_difference` without a pattern runs all of them."""
-    path = tmp_path / "found.jsonl"
-    for name in ("OnePlusOne", "TwoPointsDE", "NGOpt", "TBPSA", "MetaModel", "Cobyla", "SQP", "LHSSearch", "SPSA"):
-        assert registry_difference.main([f"nevergrad:{name}", "--checks", "sphere", "problem", "--out", str(path)]) == 0
-        printed = capsys.readouterr().out
-        assert printed.count("1 of 1 work") == 2, printed
+    kinds = ("OnePlusOne", "TwoPointsDE", "NGOpt", "TBPSA", "MetaModel", "Cobyla", "SQP", "LHSSearch", "SPSA")
+    arguments = [*(f"nevergrad:{name}" for name in kinds), "--checks", "sphere", "problem"]
+    assert registry_difference.main([*arguments, "--out", str(tmp_path / "found.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(f"{len(kinds)} of {len(kinds)} work") == 2, printed
 
 
 def test_what_works_on_a_sphere_only_is_told():

@@ -42,13 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m llm_problem_adapters.experiments.registry_difference",
         description="Which optimizers work on a sphere, but not on a bundled problem?",
     )
-    parser.add_argument("pattern", nargs="?", default="*", help='of names, such as "nevergrad:*DE"')
+    parser.add_argument("patterns", nargs="*", default=["*"], help='of names, such as "nevergrad:*DE"')
     parser.add_argument("--checks", nargs="+", default=[SPHERE, HERE, PROTOCOL], choices=[SPHERE, HERE, PROTOCOL])
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one (default: %(default)s)")
     parser.add_argument("--out", metavar="FILE.jsonl", help="file of what was found; goes on where it was")
     options = parser.parse_args(arguments)
     records, child = Records(options.out, KEY), Child(attempt)
-    names = [name for name in list_optimizers(options.pattern) if not takes_gradients(name)]
+    matching = dict.fromkeys(name for pattern in options.patterns for name in list_optimizers(pattern))
+    names = [name for name in matching if not takes_gradients(name)]
     found: dict[str, dict[str, str]] = {what: {} for what in options.checks}
     try:
         for name in names:
