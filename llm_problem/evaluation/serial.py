@@ -76,7 +76,7 @@ class SerialEvaluator:
         Where x moves a prompt, what the model reads must start with it (`BoundSubspace.prompt`).
         """
         with self.model.lock:
-            deltas = self._deltas(torch.from_numpy(X))
+            deltas = self._deltas(torch.from_numpy(X.copy()))  # torch takes no negative strides
             cache = self._cache(deltas)  # of the pretrained model, so before the weights are changed
             with self._weights_changed(deltas), prompt_moved(self.model, deltas, cache):
                 yield
@@ -90,7 +90,7 @@ class SerialEvaluator:
             places, each (shared heads, p, size); None where x moves no such thing.
         """
         with self.model.lock:
-            deltas = self._deltas(torch.from_numpy(X))
+            deltas = self._deltas(torch.from_numpy(X.copy()))  # torch takes no negative strides
             cache = self._cache(deltas)
             offsets = [delta.value[0] for delta in deltas if isinstance(delta, EmbeddingDelta)]
             prefixes = [delta for delta in deltas if isinstance(delta, PrefixDelta)]

@@ -174,7 +174,7 @@ def _shared(prompts: Sequence[np.ndarray], least: int) -> int:
     count = int(same.argmin()) if not same.all() else same.size
     if count < least:
         raise ValueError("a prompt does not start with the subspace's prompt, or has nothing after it")
-    return count if least or count >= WORTH_SHARING else 0
+    return count if least or (len(prompts) > 1 and count >= WORTH_SHARING) else 0
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class TextGenerator:
         require_prompt(batch, self._evaluator.subspace.prompt)
         prompts = batch.prompts()
         limits = self._limits(prompts, decoding)
-        memory, stopping = self._memory(batch), Stopping(self._model, decoding)
+        stopping = Stopping(self._model, decoding)
         found: list[Text | None] = [None] * len(prompts)
         with (
             self._model.lock,
@@ -88,6 +88,7 @@ class TextGenerator:
             fitting_threads(self._model.model),
             self._evaluator.weights_changed(x) as (offsets, cache),
         ):
+            memory = self._memory(batch)  # nobody else's weights are in place now
             beginning = Beginning(len(self._evaluator.subspace.prompt), offsets, cache or ())
             for number, chosen in enumerate(_together(prompts, limits)):
                 some = [prompts[k] for k in chosen]

@@ -20,7 +20,10 @@ class Stopping:
     """
 
     def __init__(self, model: LoadedModel, decoding: Decoding) -> None:
-        self._tokenizer, self._ends, self._stop = model.tokenizer, end_tokens(model), decoding.stop
+        self._tokenizer, self._stop = model.tokenizer, decoding.stop
+        # A special token is no part of decoded text, so that it is looked for by its number.
+        special = {text for text in decoding.stop if text in model.tokenizer.all_special_tokens}
+        self._ends = end_tokens(model) | {model.tokenizer.convert_tokens_to_ids(text) for text in special}
         self._last = {text[-1] for text in decoding.stop}
         self._may_stop: dict[int, bool] = {}
 

@@ -37,7 +37,6 @@ class Generation(GenerativeTask):
     """
 
     kind: ClassVar[str] = "generation"
-    higher_is_better: ClassVar[tuple[str, ...]] = ()
 
     data: Data
     prompt: str

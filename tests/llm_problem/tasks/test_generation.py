@@ -14,6 +14,7 @@ import pytest
 import llm_problem as lp
 from llm_problem.tasks import Generation, Scorer
 from llm_problem.tasks import scorer as scorer_module
+from llm_problem.testing import check_problem
 from tests.llm_problem.tasks import scorers
 from tests.llm_problem.tasks.written_by_hand import loss_by_hand, texts_by_hand
 
@@ -46,6 +47,11 @@ def test_a_scorer_sees_prompts_texts_and_references(family, small_model, tiny_gp
     eos = loaded.tokenizer.eos_token if family == "tiny-gpt2" else ""
     np.testing.assert_allclose(F, [[1.0, loss_by_hand(loaded, TEXTS, after=eos)]], atol=1e-5)
     assert problem.metrics(problem.x0, "dev")["score"] == 1.0
+
+
+@pytest.mark.parametrize("subspace", [LAST, lp.subspaces.SoftPrompt("Say it: ", 3)], ids=["lora-xs", "soft-prompt"])
+def test_a_problem_of_texts_keeps_its_promises(subspace):
+    check_problem(lp.Problem("tiny-gpt2", task_of(scorer=scorers.length), subspace, objective="score"))
 
 
 def test_what_there_is_to_minimise_follows_from_what_is_given(tiny_gpt2):

@@ -35,6 +35,11 @@ def task_of(rows=None, **options):
     return Translation.from_records(records() if rows is None else rows, **options)
 
 
+@pytest.fixture(scope="module")
+def problem(tiny_gpt2):
+    return lp.Problem(tiny_gpt2, task_of(), LAST)
+
+
 @pytest.mark.parametrize("family", ["tiny-gpt2", "gpt_neox", "t5", "marian"])
 def test_loss_and_scores_are_those_of_the_stock_model(family, small_model, tiny_gpt2):
     loaded = tiny_gpt2 if family == "tiny-gpt2" else small_model(family)
@@ -76,17 +81,16 @@ def test_the_loss_has_the_gradient_that_differences_show(small_pair):
     np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
 
 
-def test_a_little_of_the_loss_breaks_the_ties_of_a_plateau(tiny_gpt2, points):
+def test_a_little_of_the_loss_breaks_the_ties_of_a_plateau(tiny_gpt2, problem, points):
     plain = lp.Problem(tiny_gpt2, task_of(), LAST, objective="1-bleu")
-    problem = lp.Problem(tiny_gpt2, task_of(), LAST, objective="1-bleu", regularisation={"loss": 1e-3})
+    mixed = lp.Problem(tiny_gpt2, task_of(), LAST, objective="1-bleu", regularisation={"loss": 1e-3})
     X = points(4, problem.dimension)
-    loss = lp.Problem(tiny_gpt2, task_of(), LAST).evaluate(X)
-    found = problem.evaluate(X)
+    loss, found = problem.evaluate(X), mixed.evaluate(X)
     np.testing.assert_allclose(found, plain.evaluate(X) + 1e-3 * loss, atol=1e-9)
     assert len(set(found)) == 4
-    assert problem.fingerprint != plain.fingerprint
+    assert mixed.fingerprint != plain.fingerprint
     with pytest.raises(RuntimeError, match=r"1-bleu, loss has no gradient here"):
-        problem.value_and_grad(X[0])
+        mixed.value_and_grad(X[0])
 
 
 def test_minibatches_are_of_the_texts_too(tiny_gpt2, points):
@@ -98,8 +102,7 @@ def test_minibatches_are_of_the_texts_too(tiny_gpt2, points):
     np.testing.assert_array_equal(problem.evaluate_all(X[1:], sample=1)[0], F[1, 1:])
 
 
-def test_metrics_may_leave_out_the_texts_and_intervals_have_them(tiny_gpt2):
-    problem = lp.Problem(tiny_gpt2, task_of(), LAST)
+def test_metrics_may_leave_out_the_texts_and_intervals_have_them(problem):
     assert set(problem.metrics(problem.x0, "dev", generate=False)) == {"loss", "examples", "tokens"}
     found, metrics = problem.estimate(problem.x0, "dev", draws=50), problem.metrics(problem.x0, "dev")
     assert set(found) == {"loss", "bleu", "chrf", "1-bleu", "1-chrf"}
@@ -126,18 +129,16 @@ def test_the_card_has_the_signatures(tiny_gpt2):
     assert json.loads(json.dumps(card)) == card
 
 
-def test_without_sacrebleu_the_loss_works_and_scores_say_what_to_install(tiny_gpt2, monkeypatch):
+def test_without_sacrebleu_the_loss_works_and_scores_say_what_to_install(problem, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "sacrebleu"]:
         monkeypatch.setitem(sys.modules, name, None)
-    problem = lp.Problem(tiny_gpt2, task_of(), LAST)
     assert np.isfinite(problem(problem.x0))
     assert problem.card()["signatures"] == {}
     with pytest.raises(ImportError, match=r"pip install 'llm-problem\[translation\]'"):
         problem.metrics(problem.x0)
 
 
-def test_looking_at_outputs(tiny_gpt2):
-    problem = lp.Problem(tiny_gpt2, task_of(), LAST)
+def test_looking_at_outputs(problem):
     whole, two = problem.outputs(problem.x0), problem.outputs(problem.x0, size=2)
     assert [part[:2] for part in whole] == list(two)
     assert whole.references == [(de,) for _, de in PAIRS]
