@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test bench lint clean
+.PHONY: install demo test test-numpy bench lint clean
 
 install: $(INSTALLED)
 
@@ -22,6 +22,17 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
+# What Nevergrad's users are promised, on another declared numpy: make test-numpy NUMPY=1.26.4
+NUMPY ?= 1.26.4
+test-numpy:
+	$(PYTHON) -m venv .venv-numpy-$(NUMPY)
+	grep -v -E '^(numpy|pandas|pandas-stubs)==' constraints.txt > .venv-numpy-$(NUMPY)/constraints.txt
+	.venv-numpy-$(NUMPY)/bin/python -m pip install --quiet --constraint .venv-numpy-$(NUMPY)/constraints.txt \
+		--editable . numpy==$(NUMPY) pytest hypothesis
+	.venv-numpy-$(NUMPY)/bin/python -m pytest tests/llm_problem/test_nevergrad_scripts.py \
+		tests/llm_problem/test_nevergrad_function.py tests/llm_problem/test_pymoo_scripts.py \
+		tests/adapters/test_nevergrad_optimizer.py
+
 # Figures of this machine; ARGS="--data FOLDER --json FILE …" goes to the first, which has a --help.
 bench: install
 	$(BIN)/python -m llm_problem.benchmarks $(ARGS)
@@ -33,4 +44,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-numpy-*
