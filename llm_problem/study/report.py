@@ -61,6 +61,16 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
             f"{row['seconds']:.1f}",
         )
     console.print(table)
+    name = outcome.metric_names[0]
+    for row in outcome.rows:
+        if found := row.get("change", {}).get(name):
+            console.print(
+                f"{row['optimizer']}: held-out {name} {found['before']:.4f} → {found['after']:.4f}, "
+                f"{found['value']:+.4f}, 95% in [{found['low']:+.4f}, {found['high']:+.4f}]: {found['verdict']}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     if any(row.get("used_gradients") for row in outcome.rows):
         console.print("given gradients: a reference for gradient-free search, and none itself", highlight=False)
     for row in outcome.rows:  # what went wrong needs a whole line

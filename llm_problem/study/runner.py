@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,10 @@ class Outcome:
     `pretrained` has the search loss and the metrics on the other splits. Each of `rows` has the search loss of the best
     point seen (`best_loss`), that of the recommended point (`loss`), the recommended point's metrics on the other
     splits (`dev`, which a choice between optimizers may go by, and `test`; both empty where the run was interrupted),
-    what the optimizer spent, "used_gradients" where it was given gradients and, with constraints, whether a feasible
-    point was found (`feasible`); a row of an optimizer that failed has "error" instead. `dev` is empty where the task
-    has no such split.
+    by how much its test metrics differ from the pretrained model's (`change`: for each the paired interval and the
+    verdict of `Problem.compare`), what the optimizer spent, "used_gradients" where it was given gradients and, with
+    constraints, whether a feasible point was found (`feasible`); a row of an optimizer that failed has "error" instead.
+    `dev` is empty where the task has no such split.
     """
 
     problem: str
@@ -144,9 +145,11 @@ def _run_one(
     points[f"{name}/x"], points[f"{name}/best_x"] = result.x, result.best_x
     outcome.interrupted = result.stop_reason == "interrupted"
     held_out: dict[str, dict[str, float]] = {"dev": {}, "test": {}}
+    change: dict[str, dict[str, Any]] = {}
     if not outcome.interrupted:
         try:
             held_out = _held_out(problem, result.x)
+            change = _change(problem, result.x)
         except KeyboardInterrupt:  # the search is over: its result is kept
             outcome.interrupted = True
     outcome.rows.append(
@@ -155,6 +158,7 @@ def _run_one(
             "best_loss": result.best_loss,
             "loss": result.loss,
             **held_out,
+            "change": change,
             "evaluations": result.evaluations,
             "non_finite": int(np.sum(result.status == "non-finite")),
             "seconds": result.seconds,
@@ -178,6 +182,15 @@ def _held_out(problem: Problem, x: np.ndarray) -> dict[str, dict[str, float]]:
     except ValueError:  # a task may have no such split
         return {"dev": {}, "test": problem.metrics(x, "test")}
     return {split: problem.metrics(x, split) for split in ("dev", "test")}
+
+
+def _change(problem: Problem, x: np.ndarray) -> dict[str, dict[str, Any]]:
+    """How the test metrics at x (d,) differ from the pretrained model's."""
+    try:
+        found = problem.compare(problem.x0, x, "test")
+    except ValueError:  # a single example has no interval
+        return {}
+    return {name: {**asdict(change), "verdict": change.verdict} for name, change in found.items()}
 
 
 def _feasible_losses(result: Any) -> np.ndarray:

@@ -146,6 +146,10 @@ def test_a_run_leaves_its_records(tmp_path, capsys):
         assert summary["loss"] == pytest.approx(problem(points[f"{name}/x"]), abs=1e-6)
         for split in ("dev", "test"):
             assert summary[split] == pytest.approx(problem.metrics(points[f"{name}/x"], split), abs=1e-3)
+        change = problem.compare(problem.x0, points[f"{name}/x"], "test")["loss"]
+        found = summary["change"]["loss"]
+        assert [found["value"], found["low"], found["high"]] == pytest.approx([change.value, change.low, change.high])
+        assert found["verdict"] == change.verdict
 
     config = strict_json((out / "config.json").read_text())
     assert lp.ProblemSpec.from_dict(config["problem"]) == lp.get_spec(ID)
