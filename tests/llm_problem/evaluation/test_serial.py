@@ -138,7 +138,7 @@ def test_serial_loss_equals_plain_transformers(name, kind, stock, loss_at_zero, 
     model, tokenizer = stock(loaded)
     at_zero = loss_at_zero(loaded)
     assert abs(problem(problem.x0) - at_zero) <= 1e-6
-    x = np.random.default_rng(1).standard_normal(problem.dimension)
+    x = 0.5 * np.random.default_rng(1).standard_normal(problem.dimension)  # farther, single precision rounds more
     changed = copy.deepcopy(model)
     add(changed, x)
     expected = reference_loss(changed, tokenizer, EXAMPLES)
