@@ -143,8 +143,9 @@ def test_serial_loss_equals_plain_transformers(name, kind, stock, loss_at_zero, 
     add(changed, x)
     expected = reference_loss(changed, tokenizer, EXAMPLES)
     assert abs(expected - at_zero) > 1e-3  # else there was nothing to compare
-    # Fastfood runs in the model's single precision, the reference in double; in thirty layers that counts.
-    assert abs(problem(x) - expected) <= (5e-6 if kind == "fastfood" else 1e-6)
+    # Fastfood runs in the model's single precision, the reference in double; in thirty layers that counts. What is
+    # mixed was made some units away from the model, where losses are large.
+    assert abs(problem(x) - expected) <= (5e-6 if kind == "fastfood" or kind.endswith("-mix") else 1e-6)
 
 
 @torch.no_grad()
