@@ -44,7 +44,7 @@ NOT_REPEATABLE = frozenset(
             "DS8",
             "DS9",
         ),
-        *("MetaModelDSproba", "MetaModelFmin2"),
+        *("ChainDSPowell", "MetaModelDSproba", "MetaModelFmin2", "MultiDS"),
     }
 )
 
@@ -69,6 +69,7 @@ LIBRARIES = {
     "NLOPT_*": ("nlopt", "nlopt"),
     "PCABO*": ("bayes_optim", "bayes-optim"),
     "PymooBIPOP": ("pymoo.factory", "pymoo==0.5.0"),  # ours is newer, and has both as pymoo:BIPOPCMAES and pymoo:NSGA2
+    "PymooCMAES": ("pymoo.factory", "pymoo==0.5.0"),
     "PymooNSGA2": ("pymoo.factory", "pymoo==0.5.0"),
     "SMAC3*": ("ConfigSpace", "smac"),
     "pysot": ("poap", "pySOT poap"),
