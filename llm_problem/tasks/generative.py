@@ -8,11 +8,10 @@ and so is what ends it (`score_end`), without which a model would not learn to s
 from __future__ import annotations
 
 import dataclasses
-import os
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +24,8 @@ from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import Asked, BatchBuilder, TokenBatch
 from llm_problem.tasks.chat import chat_prompt
 from llm_problem.tasks.columns import ColumnPrompt
-from llm_problem.tasks.data import Data, Record
+from llm_problem.tasks.data import Data
+from llm_problem.tasks.from_files import FromFiles
 from llm_problem.tasks.rows import Row, check_sources, rows_of
 from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.tokens import encode_bare, encode_open, encode_target
@@ -33,7 +33,7 @@ from llm_problem.tasks.verbalizer import continuation
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerativeTask(Task):
+class GenerativeTask(FromFiles, Task):
     """Base of the tasks whose answer is a text.
 
     Args:
@@ -113,35 +113,6 @@ class GenerativeTask(Task):
     def _content(self, row: Mapping[str, str]) -> str:
         """What a split by hash goes by."""
         return self._template.content(row)
-
-    # Where it comes from.
-
-    @classmethod
-    def from_csv(cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any) -> Self:
-        """From a CSV (or .tsv, .jsonl) file with a header; `dev` and `test` are files of the same columns.
-
-        Raises:
-            ValueError: a file that cannot be read, a missing column, a reference that is none.
-        """
-        return cls(Data.of(path), dev=dev, test=test, **options)._checked()
-
-    @classmethod
-    def from_jsonl(cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any) -> Self:
-        """From files with a JSON object a line, whatever their names end in; otherwise as `from_csv`."""
-        options["dev"], options["test"] = (None if file is None else Data.of(file, "jsonl") for file in (dev, test))
-        return cls(Data.of(path, "jsonl"), **options)._checked()
-
-    @classmethod
-    def from_records(cls, records: Iterable[Record], **options: Any) -> Self:
-        """From dictionaries in memory, or a DataFrame; options as for `from_csv`."""
-        return cls(Data.of(records), **options)._checked()
-
-    def _checked(self) -> Self:
-        """Itself, once the search split and what was given for the others could be read."""
-        for split, data in (("search", self.data), ("dev", self.dev), ("test", self.test)):
-            if data is not None:
-                self.examples(split)
-        return self
 
     # What is read.
 

@@ -9,8 +9,7 @@ over the choices' scores, in nats per example.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -23,7 +22,8 @@ from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.columns import ColumnPrompt, FilledPrompt
-from llm_problem.tasks.data import Data, Record
+from llm_problem.tasks.data import Data
+from llm_problem.tasks.from_files import FromFiles
 from llm_problem.tasks.rows import Row, check_sources, rows_of
 from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.verbalizer import causal_example, seq2seq_example
@@ -40,7 +40,7 @@ class _Question(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MultipleChoice(Task):
+class MultipleChoice(FromFiles, Task):
     """Choose among the answers that each row brings.
 
     Args:
@@ -100,37 +100,6 @@ class MultipleChoice(Task):
             raise ValueError(f"length must be one of {', '.join(LENGTHS)}, got {self.length!r}")
         if self.cut is not None and self.cut not in prompt.columns:
             raise ValueError(f"cut must be a column of the prompt ({', '.join(prompt.columns)}), got {self.cut!r}")
-
-    @classmethod
-    def from_csv(
-        cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any
-    ) -> MultipleChoice:
-        """From a CSV (or .tsv, .jsonl) file with a header; `dev` and `test` are files of the same columns.
-
-        Raises:
-            ValueError: a file that cannot be read, a missing column, choices or an answer that are none.
-        """
-        return cls(Data.of(path), dev=dev, test=test, **options)._checked()
-
-    @classmethod
-    def from_jsonl(
-        cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any
-    ) -> MultipleChoice:
-        """From files with a JSON object a line, whatever their names end in; otherwise as `from_csv`."""
-        options["dev"], options["test"] = (None if file is None else Data.of(file, "jsonl") for file in (dev, test))
-        return cls(Data.of(path, "jsonl"), **options)._checked()
-
-    @classmethod
-    def from_records(cls, records: Iterable[Record], **options: Any) -> MultipleChoice:
-        """From dictionaries in memory, such as [{"question": …, "choices": […], "answer": 0}, …], or a DataFrame."""
-        return cls(Data.of(records), **options)._checked()
-
-    def _checked(self) -> MultipleChoice:
-        """Itself, once the search split and what was given for the others could be read."""
-        for split, data in (("search", self.data), ("dev", self.dev), ("test", self.test)):
-            if data is not None:
-                self._questions(split, 0)
-        return self
 
     def examples(self, split: str, seed: int = 0) -> list[tuple[str, tuple[str, ...], int]]:
         """(prompt, choices, number of the right one) of a split, in file order.
