@@ -30,8 +30,8 @@ PROBLEMS = (
     "tiny-bert-prose-lora-xs-d32-v1",
     "smollm2-135m-sentiment-lora-xs-d32-v1",
     "smollm2-135m-sentiment-lora-xs-d128-v1",
-    "smollm2-135m-sentiment-random-d64-v1",
-    "smollm2-135m-prose-lora-xs-d64-v1",
+    "smollm2-135m-sentiment-lora-xs-d64-v1",
+    "tiny-gpt2-prose-full-d334464-v1",
 )
 KEY = ("problem", "fingerprint", "optimizer", "budget", "seed")
 
