@@ -31,7 +31,6 @@ PROBLEMS = (
     "smollm2-135m-sentiment-lora-xs-d32-v1",
     "smollm2-135m-sentiment-lora-xs-d128-v1",
     "smollm2-135m-sentiment-lora-xs-d64-v1",
-    "tiny-gpt2-prose-full-d334464-v1",
 )
 KEY = ("problem", "fingerprint", "optimizer", "budget", "seed")
 
