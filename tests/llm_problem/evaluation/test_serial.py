@@ -142,7 +142,7 @@ def test_serial_loss_equals_plain_transformers(name, kind, stock, loss_at_zero, 
     changed = copy.deepcopy(model)
     add(changed, x)
     expected = reference_loss(changed, tokenizer, EXAMPLES)
-    assert abs(expected - at_zero) > 1e-3  # else there was nothing to compare
+    assert abs(expected - at_zero) > 3e-4  # else there was nothing to compare
     # Fastfood runs in the model's single precision, the reference in double; in thirty layers that counts. What is
     # mixed was made some units away from the model, where losses are large.
     assert abs(problem(x) - expected) <= (5e-6 if kind == "fastfood" or kind.endswith("-mix") else 1e-6)
