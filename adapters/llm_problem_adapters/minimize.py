@@ -7,14 +7,19 @@ point that the optimizer recommends, where that was never evaluated (the mean of
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_problem.records import RecordError
 from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.blas_threads import one_blas_thread
+from llm_problem_adapters.evaluating import Evaluating
 from llm_problem_adapters.generalisation import Generalisation
+from llm_problem_adapters.identity import identity_of
+from llm_problem_adapters.recording import Recording, Unrecorded
 from llm_problem_adapters.registry import configure
 from llm_problem_adapters.result import Progress, Result
 from llm_problem_adapters.run import Run
@@ -36,6 +41,9 @@ def minimize(
     keep_x: bool = False,
     race: bool = False,
     generalisation: Generalisation | Mapping[str, Any] | None = None,
+    record: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    errors: str = "raise",
     **options: Any,
 ) -> Result:
     """Minimise `problem` with `optimizer`, spending exactly `budget` evaluations.
@@ -77,6 +85,14 @@ def minimize(
             the dev split, early stopping, averages, search examples drawn anew. Reading the dev split is no part of the
             budget; `Result.generalisation` says how often it was read and what came of it. The point that is chosen or
             averaged takes the place of the recommended one, its loss included.
+        record: a file that every evaluation is written into before the optimizer is told of it (see
+            `llm_problem.records`).
+        resume: go on with the run in `record`, called as when it was begun: the optimizer asks again, is told what is
+            recorded, and then goes on as if nothing had happened; the callback is shown it all. Where there is no file,
+            the run begins. A run that stopped before its horizon may get a larger budget.
+        errors: "raise" ends the run with what `evaluate` raises, the batch in hand unrecorded, so that a resumed run
+            evaluates it again; "record" makes it an evaluation of the status "failed" with no loss, and goes on. So
+            does a return value that is no array of real numbers.
         **options: of the optimizer, given by name or as a callable.
 
     Returns:
@@ -86,7 +102,10 @@ def minimize(
     Raises:
         TypeError: `optimizer` is none of these; an option it does not have; gradients wanted of a problem without.
         ValueError: a budget below one, an unknown name, an argument out of range, losses of the wrong shape, a problem
-            of several objectives, racing or gradients where there are constraints.
+            of several objectives, racing or gradients where there are constraints; resuming an optimizer that does not
+            replay, or without a record.
+        FileExistsError: `record` is there, and `resume` is not asked for.
+        RecordError: the record is damaged, in use, full, or of another run, or the optimizer departs from it.
         Whatever `evaluate` or the callback raises, with the `Result` so far, if any, as its attribute
         `partial_result`.
     """
@@ -115,24 +134,46 @@ def minimize(
         generalisation = Generalisation(**generalisation)
     if race and generalisation is not None and generalisation.resample is not None:
         raise ValueError("candidates race over parts of one search set, and resample changes it: choose one of the two")
-    configured = _resolve(optimizer, settings, options)
-    run = Run(problem, configured, int(budget), seed, callback, keep_x, race, generalisation)
-    if isinstance(optimizer, str):
-        run.name = optimizer
-    if hasattr(run.optimizer, "gradient_cost"):
-        _require_gradient(problem, run.name)
-        if run.resample is not None:
-            raise ValueError(f"{run.name} follows the gradient on the whole search split, which cannot be drawn anew")
+    if resume and record is None:
+        raise ValueError("there is nothing to resume from: give the run's record")
+    books = Unrecorded() if record is None else Recording(record, resume)
+    try:
+        if horizon is None and books.horizon is not None:
+            settings["horizon"] = books.horizon
+        configured = _resolve(optimizer, settings, options)
+        name = optimizer if isinstance(optimizer, str) else getattr(configured, "name", "") or type(configured).__name__
+        if hasattr(configured, "gradient_cost"):
+            _require_gradient(problem, name)
+        if record is not None:
+            rest = {"budget": int(budget), "race": bool(race), "generalisation": generalisation, "errors": errors}
+            books.begin(identity_of(problem, optimizer, name, options, settings, **rest))
+        evaluating = Evaluating(problem, errors)
+        run = Run(problem, configured, int(budget), seed, callback, keep_x, race, generalisation, evaluating, books)
+        run.name = name
+        if hasattr(configured, "gradient_cost") and run.resample is not None:
+            raise ValueError(f"{name} follows the gradient on the whole search split, which cannot be drawn anew")
+        return _spend(run)
+    finally:
+        books.close()
+
+
+def _spend(run: Run) -> Result:
+    """Run to the end, or to what ends it."""
     try:
         with one_blas_thread():
             run.search()
-            return run.result(*run.recommend())
+            answer = run.recommend()
+            run.books.ended(run.stop_reason, finished=True)
+            return run.result(*answer)
     except KeyboardInterrupt:
+        run.books.ended("interrupted", finished=False)
         if not run.batches:
             raise
         run.stop_reason = "interrupted"
         return run.result(*run.best)
     except Exception as error:
+        if not isinstance(error, RecordError):
+            run.books.ended(f"{type(error).__name__}: {error}", finished=False)
         if run.batches:
             run.stop_reason = f"{type(error).__name__}: {error}"
             error.partial_result = run.result(*run.best)  # type: ignore[attr-defined]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llm_problem_adapters.base import PENALTY, BaseOptimizer
+from llm_problem_adapters.evaluating import Evaluating
 from llm_problem_adapters.feasibility import finite_constraints, in_order, violations
 from llm_problem_adapters.generalisation import Choosing, Generalisation
 from llm_problem_adapters.gradient import wants_gradients
+from llm_problem_adapters.recording import Unrecorded
 from llm_problem_adapters.result import Progress, Result
 
 if TYPE_CHECKING:
@@ -45,8 +47,11 @@ class Run:
         keep_x: bool,
         race: bool,
         generalisation: Generalisation | None = None,
+        evaluating: Evaluating | None = None,
+        books: Unrecorded | None = None,
     ) -> None:
         self.problem, self.optimizer, self.budget, self.callback = problem, optimizer, budget, callback
+        self.evaluating, self.books = evaluating or Evaluating(problem), books or Unrecorded()
         self.seed = getattr(optimizer, "seed", seed)
         self.penalty = float(getattr(problem, "penalty", PENALTY))
         if isinstance(optimizer, BaseOptimizer):
@@ -63,8 +68,9 @@ class Run:
         self.batches: list[Batch] = []  # one list, so that an interruption cannot leave two of different lengths
         self.found: dict[bytes, tuple[float, float]] = {}  # digest of a point's bytes → its loss and violation
         self.resample = None if generalisation is None else generalisation.resample
-        self.choosing = None if generalisation is None else Choosing(generalisation, problem, budget)
-        self.started = time.perf_counter()
+        self.choosing = (
+            None if generalisation is None else Choosing(generalisation, self.books.reading(problem), budget)
+        )
 
     def search(self) -> None:
         """Spend all but the last evaluation, or, of a budget of one, that one."""
@@ -127,40 +133,24 @@ class Run:
         Of a minibatch, where they are drawn anew and not the `whole` search split is wanted.
         """
         sample = None if whole or self.resample is None else self.evaluations // self.resample
-        finite = np.isfinite(X).all(axis=1)
-        losses, status = np.full(len(X), np.nan), np.full(len(X), "non-finite")
-        G = np.full((len(X), self.constraints), np.nan) if self.constraints else None
-        if race and self.race and np.isfinite(self.best[1]):
-            losses, status = self.problem.race(X, self.best[0])
-        elif finite.any():
-            inside = X if finite.all() else X[finite]
-            if G is None:
-                losses[finite] = self._losses_of(inside, sample)
-            else:
-                losses[finite], G[finite] = self._losses_and_constraints_of(inside, sample)
-            status[np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))] = "ok"
-        batch = self._record(X, losses, status, G, known=sample is None)
+        against = self.best[0] if race and self.race and np.isfinite(self.best[1]) else None
+        make = partial(self.evaluating.found, sample=sample, against=against)
+        found = self.books.of(X, make, "answer" if whole else "search")
+        batch = self._record(X, found.losses, found.status, found.G, known=sample is None)
         self._show(X, batch)
         return batch
 
     def differentiate(self, X: np.ndarray, cost: int) -> tuple[np.ndarray, np.ndarray]:
         """Losses (k,) and their gradients (k, d); recorded as `cost` rows each, the first with the loss."""
-        losses, gradients = np.full((len(X), cost), np.nan), np.full(X.shape, np.nan)
-        for i in np.flatnonzero(np.isfinite(X).all(axis=1)):
-            losses[i, 0], gradient = self.problem.value_and_grad(X[i])
-            if np.shape(gradient) != X[i].shape:
-                raise ValueError(
-                    f"value_and_grad must return a gradient of shape {X[i].shape}, got {np.shape(gradient)}"
-                )
-            gradients[i] = gradient
-        status = np.full(losses.shape, "gradient", dtype="<U10")
-        status[:, 0] = np.where(np.isfinite(losses[:, 0]), "ok", "non-finite")
+        found = self.books.of(X, self.evaluating.gradients, "search", cost)
+        losses, status = np.full((len(X), cost), np.nan), np.full((len(X), cost), "gradient", dtype="<U10")
+        losses[:, 0], status[:, 0] = found.losses, found.status
         rows = np.repeat(X, cost, axis=0)  # (k · cost, d)
         batch = self._record(rows, losses.ravel(), status.ravel(), None)
         for x, loss in zip(X, losses[:, 0].tolist(), strict=True):
             self.found[_digest(x)] = loss, 0.0
         self._show(rows, batch)
-        return losses[:, 0], gradients
+        return found.losses, np.full(X.shape, np.nan) if found.gradients is None else found.gradients
 
     def _show(self, X: np.ndarray, batch: Batch) -> None:
         if self.callback is not None:
@@ -168,22 +158,6 @@ class Run:
             best = self.best[1] if self.best[2] == 0 else np.inf
             shown = (_read_only(X), _read_only(batch.losses), batch.seconds, _read_only(batch.status), violated)
             self.callback(Progress(self.evaluations, self.budget, best, *shown))
-
-    def _losses_of(self, X: np.ndarray, sample: int | None) -> np.ndarray:
-        losses = np.array(self.problem.evaluate(X, **_only(sample=sample)), dtype=np.float64)
-        if losses.shape != (len(X),):
-            raise ValueError(f"evaluate must return losses of shape ({len(X)},), got {losses.shape}")
-        return losses
-
-    def _losses_and_constraints_of(self, X: np.ndarray, sample: int | None) -> tuple[np.ndarray, np.ndarray]:
-        F, G, _ = self.problem.evaluate_all(X, **_only(sample=sample))
-        F, G = np.array(F, dtype=np.float64), np.array(G, dtype=np.float64)
-        if F.shape != (len(X), 1) or G.shape != (len(X), self.constraints):
-            raise ValueError(
-                f"evaluate_all must return F of shape ({len(X)}, 1) and G of shape ({len(X)}, {self.constraints}), "
-                f"got {F.shape} and {G.shape}"
-            )
-        return F[:, 0], G
 
     def _record(
         self, X: np.ndarray, losses: np.ndarray, status: np.ndarray, G: np.ndarray | None, known: bool = True
@@ -193,7 +167,7 @@ class Run:
         order = np.where(np.isfinite(losses), losses, np.inf)
         if violated is not None:
             order = in_order(order, violated)
-        seconds = time.perf_counter() - self.started
+        seconds = self.books.seconds
         batch = Batch(losses, status, seconds, X.copy() if self.keep_x else None, G, violated)
         self.batches.append(batch)
         self.evaluations += len(X)
@@ -220,7 +194,7 @@ class Run:
             best_x=best_x,
             best_loss=best_loss,
             evaluations=len(losses),
-            seconds=time.perf_counter() - self.started,
+            seconds=self.books.seconds,
             stop_reason=self.stop_reason,
             optimizer=self.name,
             seed=self.seed,
@@ -232,11 +206,6 @@ class Run:
             violations=np.concatenate(violated) if violated else None,
             generalisation=None if self.choosing is None else self.choosing.record(x),
         )
-
-
-def _only(**options: Any) -> dict[str, Any]:
-    """Those that are not None: a problem need not know the others."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

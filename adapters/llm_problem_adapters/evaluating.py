@@ -1,0 +1,156 @@
+"""What a run gets for the points it asks for: losses that were checked, and what became of each evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llm_problem.points import float_array
+from llm_problem_adapters.options import choice
+
+ERRORS = ("raise", "record")
+
+
+class TimedOut(Exception):
+    """An evaluation took longer than it may, and was given up."""
+
+
+class Killed(Exception):
+    """The process that evaluated is gone: killed for its memory, or by something else."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is for k points."""
+
+    losses: np.ndarray  # (k,) as they were found, NaN where there is none
+    status: np.ndarray  # (k,) "ok", "non-finite", "failed", "timed out" or "censored"
+    G: np.ndarray | None = None  # (k, c) constraint values, feasible where ≤ 0
+    gradients: np.ndarray | None = None  # (k, d)
+    notes: tuple[str | None, ...] = ()  # (k,) why one failed
+
+
+class Evaluating:
+    """Evaluates a problem's points for one run.
+
+    Args:
+        problem: see `minimize`.
+        errors: "raise" lets out what the problem raises; "record" makes it a failed evaluation, which is none of the
+            other points' affair: they are evaluated again one by one, to see whose it is.
+        alone: whether each point is evaluated by itself (where a limit holds for one evaluation).
+
+    Raises:
+        ValueError: another `errors`.
+    """
+
+    def __init__(self, problem: Any, errors: str = "raise", alone: bool = False) -> None:
+        self._problem, self._alone = problem, alone
+        self._errors = choice("errors", errors, ERRORS)
+        self._constraints = len(getattr(problem, "constraints", ()))
+
+    def found(self, X: np.ndarray, sample: int | None = None, against: np.ndarray | None = None) -> Found:
+        """X (k, d) on the search split; of a minibatch, or in a race against a point (d,), where one is given."""
+        finite = np.isfinite(X).all(axis=1)
+        if against is None and not finite.all():
+            inside = self.found(X[finite], sample) if finite.any() else None
+            return _spread(inside, finite, self._constraints)
+        if self._alone and len(X) > 1:
+            return joined([self.found(x[None], sample, against) for x in X])
+        try:
+            if against is not None:
+                losses, status = self._problem.race(X, against)
+                return Found(np.array(losses, dtype=np.float64), np.array(status))
+            losses, G = self._values(X, sample)
+        except TimedOut as error:
+            return self._nothing("timed out", error)
+        except Exception as error:
+            if self._errors == "raise" and not (self._alone and isinstance(error, Killed)):
+                raise
+            if len(X) > 1:
+                return joined([self.found(x[None], sample, against) for x in X])
+            return self._nothing("failed", error)
+        good = np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))
+        return Found(losses, np.where(good, "ok", "non-finite"), G)
+
+    def gradients(self, X: np.ndarray) -> Found:
+        """Losses of X (k, d) with their gradients."""
+        losses, gradients = np.full(len(X), np.nan), np.full(X.shape, np.nan)
+        status, notes = np.full(len(X), "non-finite"), [None] * len(X)
+        for i in np.flatnonzero(np.isfinite(X).all(axis=1)):
+            try:
+                loss, gradient = self._problem.value_and_grad(X[i])
+                losses[i] = float_array("the loss of value_and_grad", loss)
+                gradient = float_array("the gradient of value_and_grad", gradient)
+                if gradient.shape != X[i].shape:
+                    raise ValueError(
+                        f"value_and_grad must return a gradient of shape {X[i].shape}, got {gradient.shape}"
+                    )
+                gradients[i] = gradient
+                status[i] = "ok" if np.isfinite(losses[i]) else "non-finite"
+            except TimedOut as error:
+                status[i], notes[i] = "timed out", _said(error)
+            except Exception as error:
+                if self._errors == "raise" and not (self._alone and isinstance(error, Killed)):
+                    raise
+                losses[i], status[i], notes[i] = np.nan, "failed", _said(error)
+        return Found(losses, status, gradients=gradients, notes=tuple(notes))
+
+    def _values(self, X: np.ndarray, sample: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+        only = {} if sample is None else {"sample": sample}  # a problem need not know minibatches
+        if not self._constraints:
+            losses = _copied("the losses of evaluate", self._problem.evaluate(X, **only))
+            if losses.shape != (len(X),):
+                raise ValueError(f"evaluate must return losses of shape ({len(X)},), got {losses.shape}")
+            return losses, None
+        F, G, _ = self._problem.evaluate_all(X, **only)
+        F, G = _copied("F of evaluate_all", F), _copied("G of evaluate_all", G)
+        if F.shape != (len(X), 1) or G.shape != (len(X), self._constraints):
+            raise ValueError(
+                f"evaluate_all must return F of shape ({len(X)}, 1) and G of shape ({len(X)}, {self._constraints}), "
+                f"got {F.shape} and {G.shape}"
+            )
+        return F[:, 0].copy(), G
+
+    def _nothing(self, status: str, error: Exception) -> Found:
+        G = np.full((1, self._constraints), np.nan) if self._constraints else None
+        return Found(np.full(1, np.nan), np.full(1, status), G, notes=(_said(error),))
+
+
+def _copied(name: str, values: Any) -> np.ndarray:
+    """The caller's array is not ours; −0.0 becomes 0.0, which no database tells apart."""
+    return float_array(name, values) + 0.0
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:1000]
+
+
+def joined(parts: list[Found]) -> Found:
+    """What was found in parts, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    G = [part.G for part in parts if part.G is not None]
+    gradients = [part.gradients for part in parts if part.gradients is not None]
+    return Found(
+        np.concatenate([part.losses for part in parts]),
+        np.concatenate([part.status for part in parts]),
+        np.concatenate(G) if G else None,
+        np.concatenate(gradients) if gradients else None,
+        tuple(note for part in parts for note in (part.notes or (None,) * len(part.losses))),
+    )
+
+
+def _spread(inside: Found | None, where: np.ndarray, constraints: int) -> Found:
+    """What was found at some of the points, at their places; nothing at the others."""
+    losses, status = np.full(len(where), np.nan), np.full(len(where), "non-finite")
+    G = np.full((len(where), constraints), np.nan) if constraints else None
+    notes: list[str | None] = [None] * len(where)
+    if inside is not None:
+        losses[where], status[where] = inside.losses, inside.status
+        if G is not None:
+            G[where] = inside.G
+        for place, note in zip(np.flatnonzero(where), inside.notes, strict=False):
+            notes[place] = note
+    return Found(losses, status, G, notes=tuple(notes))
