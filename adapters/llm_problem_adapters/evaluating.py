@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ ERRORS = ("raise", "record")
 
 class TimedOut(Exception):
     """An evaluation took longer than it may, and was given up."""
+
+
+class OutOfTime(Exception):
+    """The run's time is over: nothing more is evaluated."""
 
 
 class Killed(Exception):
@@ -39,19 +44,23 @@ class Evaluating:
         problem: see `minimize`.
         errors: "raise" lets out what the problem raises; "record" makes it a failed evaluation, which is none of the
             other points' affair: they are evaluated again one by one, to see whose it is.
-        alone: whether each point is evaluated by itself (where a limit holds for one evaluation).
+        alone: whether each point is evaluated by itself (where a limit holds for one evaluation); what passes the limit
+            is recorded then, whatever `errors`.
+        seconds: from now on, after which nothing is evaluated; None is no end.
 
     Raises:
         ValueError: another `errors`.
     """
 
-    def __init__(self, problem: Any, errors: str = "raise", alone: bool = False) -> None:
+    def __init__(self, problem: Any, errors: str = "raise", alone: bool = False, seconds: float | None = None) -> None:
         self._problem, self._alone = problem, alone
         self._errors = choice("errors", errors, ERRORS)
         self._constraints = len(getattr(problem, "constraints", ()))
+        self._end = None if seconds is None else time.monotonic() + seconds
 
     def found(self, X: np.ndarray, sample: int | None = None, against: np.ndarray | None = None) -> Found:
         """X (k, d) on the search split; of a minibatch, or in a race against a point (d,), where one is given."""
+        self._require_time()
         finite = np.isfinite(X).all(axis=1)
         if against is None and not finite.all():
             inside = self.found(X[finite], sample) if finite.any() else None
@@ -76,8 +85,9 @@ class Evaluating:
 
     def gradients(self, X: np.ndarray) -> Found:
         """Losses of X (k, d) with their gradients."""
+        self._require_time()
         losses, gradients = np.full(len(X), np.nan), np.full(X.shape, np.nan)
-        status, notes = np.full(len(X), "non-finite"), [None] * len(X)
+        status, notes = np.full(len(X), "non-finite"), list[str | None]([None] * len(X))
         for i in np.flatnonzero(np.isfinite(X).all(axis=1)):
             try:
                 loss, gradient = self._problem.value_and_grad(X[i])
@@ -112,6 +122,10 @@ class Evaluating:
                 f"got {F.shape} and {G.shape}"
             )
         return F[:, 0].copy(), G
+
+    def _require_time(self) -> None:
+        if self._end is not None and time.monotonic() > self._end:
+            raise OutOfTime("the time limit is over")
 
     def _nothing(self, status: str, error: Exception) -> Found:
         G = np.full((1, self._constraints), np.nan) if self._constraints else None

@@ -16,9 +16,10 @@ import numpy as np
 from llm_problem.records import RecordError
 from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.blas_threads import one_blas_thread
-from llm_problem_adapters.evaluating import Evaluating
+from llm_problem_adapters.evaluating import Evaluating, OutOfTime
 from llm_problem_adapters.generalisation import Generalisation
 from llm_problem_adapters.identity import identity_of
+from llm_problem_adapters.limits import Apart, Limits
 from llm_problem_adapters.recording import Recording, Unrecorded
 from llm_problem_adapters.registry import configure
 from llm_problem_adapters.result import Progress, Result
@@ -44,6 +45,7 @@ def minimize(
     record: str | os.PathLike[str] | None = None,
     resume: bool = False,
     errors: str = "raise",
+    limits: Limits | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Result:
     """Minimise `problem` with `optimizer`, spending exactly `budget` evaluations.
@@ -93,11 +95,12 @@ def minimize(
         errors: "raise" ends the run with what `evaluate` raises, the batch in hand unrecorded, so that a resumed run
             evaluates it again; "record" makes it an evaluation of the status "failed" with no loss, and goes on. So
             does a return value that is no array of real numbers.
+        limits: a `Limits` or its options as a mapping, such as {"seconds": 3600}.
         **options: of the optimizer, given by name or as a callable.
 
     Returns:
-        The result. Once a batch was evaluated, a KeyboardInterrupt ends the run with what there is: its
-        stop_reason is "interrupted" and its x the best point seen.
+        The result. Once a batch was evaluated, a KeyboardInterrupt or the time limit ends the run with what there is:
+        its stop_reason is "interrupted" or "time limit" and its x the best point seen.
 
     Raises:
         TypeError: `optimizer` is none of these; an option it does not have; gradients wanted of a problem without.
@@ -136,6 +139,8 @@ def minimize(
         raise ValueError("candidates race over parts of one search set, and resample changes it: choose one of the two")
     if resume and record is None:
         raise ValueError("there is nothing to resume from: give the run's record")
+    limits = Limits.of(limits)
+    apart = Apart(problem, limits) if limits.needs_process else None
     books = Unrecorded() if record is None else Recording(record, resume)
     try:
         if horizon is None and books.horizon is not None:
@@ -147,7 +152,7 @@ def minimize(
         if record is not None:
             rest = {"budget": int(budget), "race": bool(race), "generalisation": generalisation, "errors": errors}
             books.begin(identity_of(problem, optimizer, name, options, settings, **rest))
-        evaluating = Evaluating(problem, errors)
+        evaluating = Evaluating(problem if apart is None else apart, errors, limits.of_one, limits.seconds)
         run = Run(problem, configured, int(budget), seed, callback, keep_x, race, generalisation, evaluating, books)
         run.name = name
         if hasattr(configured, "gradient_cost") and run.resample is not None:
@@ -155,6 +160,8 @@ def minimize(
         return _spend(run)
     finally:
         books.close()
+        if apart is not None:
+            apart.close()
 
 
 def _spend(run: Run) -> Result:
@@ -165,11 +172,12 @@ def _spend(run: Run) -> Result:
             answer = run.recommend()
             run.books.ended(run.stop_reason, finished=True)
             return run.result(*answer)
-    except KeyboardInterrupt:
-        run.books.ended("interrupted", finished=False)
+    except (KeyboardInterrupt, OutOfTime) as stop:
+        reason = "time limit" if isinstance(stop, OutOfTime) else "interrupted"
+        run.books.ended(reason, finished=False)
         if not run.batches:
             raise
-        run.stop_reason = "interrupted"
+        run.stop_reason = reason
         return run.result(*run.best)
     except Exception as error:
         if not isinstance(error, RecordError):

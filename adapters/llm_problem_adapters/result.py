@@ -44,7 +44,7 @@ class Result:
     best_loss: float  # inf where no loss was finite
     evaluations: int
     seconds: float
-    stop_reason: str  # "budget", "interrupted", or the optimizer's own
+    stop_reason: str  # "budget", "interrupted", "time limit", or the optimizer's own
     optimizer: str
     seed: int
     X: np.ndarray | None = field(default=None)  # (evaluations, d) with keep_x, else None
@@ -70,8 +70,8 @@ class Result:
         """One row an evaluation.
 
         Columns: evaluation (from 1), batch (from 1: the points of one ask), loss (raw), best_loss (so far, of a
-        feasible point; inf before the first finite one), status ("ok", "non-finite", "censored", or "gradient" for an
-        evaluation that the gradient of the last "ok" one is charged as), seconds (from the start to the end of its
+        feasible point; inf before the first finite one), status ("ok", "non-finite", "censored", "failed",
+        "timed out", or "gradient" for an evaluation that the gradient of the last "ok" one is charged as), seconds (from the start to the end of its
         batch); with constraints violation (Σ max(G, 0), 0 where feasible).
         """
         return _history(self.losses, self.status, self.batches, self.violations)
