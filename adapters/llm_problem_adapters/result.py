@@ -70,9 +70,9 @@ class Result:
         """One row an evaluation.
 
         Columns: evaluation (from 1), batch (from 1: the points of one ask), loss (raw), best_loss (so far, of a
-        feasible point; inf before the first finite one), status ("ok", "non-finite", "censored", "failed",
-        "timed out", or "gradient" for an evaluation that the gradient of the last "ok" one is charged as), seconds (from the start to the end of its
-        batch); with constraints violation (Σ max(G, 0), 0 where feasible).
+        feasible point; inf before the first finite one), status ("ok", "non-finite", "censored", "failed", "timed out",
+        or "gradient" for an evaluation that the gradient of the last "ok" one is charged as), seconds (from the start
+        to the end of its batch); with constraints violation (Σ max(G, 0), 0 where feasible).
         """
         return _history(self.losses, self.status, self.batches, self.violations)
 
