@@ -107,6 +107,8 @@ class Recording(Unrecorded):
             raise OtherRun(f"{self._path} is the record of another run; recorded and wanted: {'; '.join(different)}")
         _require_budget(record, identity)
         require_replay(identity["optimizer"]["name"])
+        if record.notice:
+            _say(f"{self._path}: {record.notice}; what was lost with it is evaluated again")
         finished = record.finished
         if finished is not None and identity["budget"] <= record.identity["budget"]:
             _say(f"{self._path}: this run is finished ({finished}); nothing is evaluated")

@@ -7,7 +7,8 @@ import sqlite3
 APPLICATION_ID = 0x4C4C4D50  # "LLMP", in the file's header
 VERSION = 1
 
-# run: one row, what was run (JSON). evaluation: see `rows`. event: when the run was started, resumed and ended.
+# run: one row, what was run (JSON). evaluation: see `rows`. tail: how many rows there are, and
+# the checksum of the last one, so that none is missing at the end. event: when the run was started, resumed and ended.
 TABLES = """
 CREATE TABLE run (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -29,6 +30,11 @@ CREATE TABLE evaluation (
     note TEXT,
     checksum BLOB NOT NULL
 );
+CREATE TABLE tail (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    rows INTEGER NOT NULL,
+    checksum BLOB NOT NULL
+);
 CREATE TABLE event (
     number INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -39,7 +45,7 @@ CREATE TABLE event (
 );
 """
 
-NAMES = {"run", "evaluation", "event"}
+NAMES = {"run", "evaluation", "tail", "event"}
 
 # Version → the statements that make the next one of it.
 MIGRATIONS: dict[int, str] = {}

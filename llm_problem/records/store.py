@@ -21,6 +21,7 @@ from llm_problem.records import schema
 from llm_problem.records.errors import DamagedRecord, RecordError, RecordFull
 from llm_problem.records.lock import WriterLock
 from llm_problem.records.rows import COLUMNS, FIRST, Row, checksum, decode, encode
+from llm_problem.records.wal import passed_over
 
 _PAGE = 512  # rows that are read at once
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
@@ -48,14 +49,20 @@ class RunRecord:
         path: of the file.
         identity: what was run, JSON values; "dimension" and "constraints" say how long arrays are.
         tail: where it ends.
+        notice: what was found at its end that could not be read, and is evaluated again; None where all was well.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None) -> None:
+    notice: str | None = None
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None, tail: Tail | None = None
+    ) -> None:
         self.path, self._connection, self._lock = path, connection, lock
         self.identity = _identity(path, connection)
-        self.tail = Tail()
-        for _ in self.rows():
-            pass  # which checks them
+        self.tail = tail or Tail()
+        if tail is None:
+            for _ in self.rows():
+                pass  # which checks them
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], identity: dict[str, Any]) -> RunRecord:
@@ -76,6 +83,7 @@ class RunRecord:
                 text, now = json.dumps(identity, sort_keys=True), _now()
                 values = (1, text, now, checksum((1, text, now), FIRST))
                 connection.execute("INSERT INTO run VALUES (?, ?, ?, ?)", values)
+                connection.execute("INSERT INTO tail VALUES (1, 0, ?)", (FIRST,))
             _sync_folder(path.parent)
             return cls._opened(path, lock)
         except BaseException:
@@ -97,20 +105,23 @@ class RunRecord:
             raise FileNotFoundError(f"there is no record {path}")
         lock = WriterLock(path)
         try:
-            with cls.read(path):  # nothing is written to a file that is not whole
-                pass
-            return cls._opened(path, lock)
+            notice = passed_over(path)
+            with cls.read(path) as checked:  # nothing is written to a file that is not whole
+                tail = checked.tail
+            record = cls._opened(path, lock, tail)
+            record.notice = notice
+            return record
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def _opened(cls, path: Path, lock: WriterLock) -> RunRecord:
+    def _opened(cls, path: Path, lock: WriterLock, tail: Tail | None = None) -> RunRecord:
         connection = _connect(path)
         try:
             with _reading(path):
                 schema.migrate(connection)
-                return cls(path, connection, lock)
+                return cls(path, connection, lock, tail)
         except BaseException:
             connection.close()
             raise
@@ -159,6 +170,8 @@ class RunRecord:
                     yield row
                 if len(page) < _PAGE:
                     break
+            if self._connection.execute("SELECT rows, checksum FROM tail").fetchall() != [(tail.rows, tail.checksum)]:
+                raise _damaged(self.path, "rows are missing at its end", tail.rows)
         self.tail = tail
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -176,13 +189,14 @@ class RunRecord:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(f"INSERT INTO evaluation ({COLUMNS}) VALUES ({_MARKS})", values)
+                self._connection.execute("UPDATE tail SET rows = ?, checksum = ?", (tail.rows, tail.checksum))
                 self._connection.execute("COMMIT")
                 self.tail = tail
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 else:  # a signal between the commit and the line behind it
-                    count = self._connection.execute("SELECT max(number) FROM evaluation").fetchone()[0]
+                    count = self._connection.execute("SELECT rows FROM tail").fetchone()[0]
                     self.tail = tail if count == tail.rows else self.tail
                 raise
 
@@ -251,8 +265,10 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> int:
                         new.append(batch)
                         copied, batch = copied + len(batch), []
                     batch.append(row)
-                new.append(batch)  # not reached where something was damaged: the last batch may not be whole
-                copied += len(batch)
+                # Not reached where something was damaged: the last batch may not be whole.
+                if batch and connection.execute("SELECT rows FROM tail").fetchone()[0] == tail.rows:
+                    new.append(batch)
+                    copied += len(batch)
             new.note("salvaged", str(path))
     return copied
 
@@ -266,8 +282,13 @@ def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise RecordError(f"{path} cannot be opened: {error}") from error
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-    for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        with _reading(path):
+            for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
+                connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -1,0 +1,62 @@
+"""`python -m llm_problem_adapters.faults [--quick] [--json FILE] [PART …]`: the table; 1 if a promise was broken."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from llm_problem_adapters.faults.damage import damage
+from llm_problem_adapters.faults.drivers import drivers
+from llm_problem_adapters.faults.figures import Figure
+from llm_problem_adapters.faults.full_disk import full_disk
+from llm_problem_adapters.faults.kills import kills
+from llm_problem_adapters.faults.misbehaving import misbehaving
+from llm_problem_adapters.faults.objectives import DEEDS, VALUES
+from llm_problem_adapters.faults.soak import soak
+
+Part = Callable[[Path, bool], list[Figure]]  # folder, quick
+
+PARTS: dict[str, Part] = {
+    "kills": lambda folder, quick: kills(folder, *((6, 2) if quick else (200, 50))),
+    "damage": damage,
+    "disk": lambda folder, quick: full_disk(folder, range(4096, 400_000, 90_000 if quick else 8_000)),
+    "drivers": lambda folder, quick: drivers(folder),
+    "values": lambda folder, quick: misbehaving(folder, [*VALUES, "raises"]),
+    "deeds": lambda folder, quick: misbehaving(
+        folder, DEEDS[1:2] if quick else DEEDS[1:], *([("random-search",)] if quick else [])
+    ),
+    "soak": lambda folder, quick: soak(folder, 5_000 if quick else 100_000),
+}
+
+
+def main() -> int:
+    """Run the parts that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m llm_problem_adapters.faults", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="short forms")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    figures = []
+    for name in options.parts or PARTS:
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            found = PARTS[name](Path(folder), options.quick)
+        for figure in found:
+            print(f"{'kept  ' if figure.kept else 'BROKEN'} {figure.fault}: {figure.found}", flush=True)
+        print(f"       ({name}: {time.perf_counter() - started:.0f} s)", flush=True)
+        figures += found
+    if options.json:
+        Path(options.json).write_text(json.dumps([asdict(figure) for figure in figures], indent=2), encoding="utf-8")
+    return int(not all(figure.kept for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Objectives that raise, return what is no loss, hang, or are killed, through every kind of adapter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_problem_adapters.faults.figures import Figure
+from llm_problem_adapters.faults.objectives import VALUES, Misbehaving
+from llm_problem_adapters.minimize import minimize
+
+KINDS = ("genetic-algorithm", "cma", "pymoo:PSO", "nevergrad:DE", "nevergrad:Cobyla", "optuna:TPESampler")
+BUDGET = 40
+STATUS = {
+    **dict.fromkeys(("NaN", "+inf", "-inf"), "non-finite"),
+    **dict.fromkeys(("None", "a string", "a complex number", "raises", "is killed", "takes memory"), "failed"),
+    "hangs": "timed out",
+}
+LIMITS: dict[str, dict[str, Any]] = {
+    "hangs": {"evaluation_seconds": 1.0},
+    "is killed": {"apart": True},
+    "takes memory": {"memory": 3 * 2**30},
+}
+
+
+def misbehaving(folder: Path, hows: Sequence[str], kinds: Sequence[str] = KINDS) -> list[Figure]:
+    """One figure for each way to misbehave: over the adapters, what was recorded of it."""
+    figures = []
+    for how in hows:
+        counts, wrong = Counter[str](), []
+        for kind in kinds:
+            path = folder / f"{how}-{kind}.sqlite".replace(":", "-").replace(" ", "-")
+            # A process is made anew for each one that was killed: few of them.
+            problem = Misbehaving(how, one_in=3 if how in VALUES or how == "raises" else 16)
+            settings: Any = {"seed": 1, "record": path, "errors": "record", "keep_x": True}
+            result = minimize(problem, kind, BUDGET, limits=LIMITS.get(how), **settings)
+            spoilt = np.array([problem.spoilt(x) for x in result.X])  # type: ignore[union-attr]
+            again = minimize(problem, kind, BUDGET, resume=True, **settings)
+            counts["evaluations"] += result.evaluations
+            counts["misbehaved"] += int(spoilt.sum())
+            kept = (
+                (result.evaluations == BUDGET or result.stop_reason != "budget")
+                and (result.status[spoilt] == STATUS[how]).all()
+                and (result.status[~spoilt] == "ok").all()
+                and np.isfinite(result.best_loss)
+                and not problem.spoilt(result.best_x)
+                and not problem.spoilt(result.x)
+                and again.losses.tobytes() == result.losses.tobytes()
+            )
+            wrong += [] if kept else [kind]
+        found = f"{counts['misbehaved']} of {counts['evaluations']} over {len(kinds)} adapters: each once, "
+        found += f"{STATUS[how]!r}, never the best; the searches end" + (f"; NOT {', '.join(wrong)}" if wrong else "")
+        figures.append(Figure(f"an objective that {'returns ' + how if how in VALUES else how}", found, not wrong))
+    return figures
