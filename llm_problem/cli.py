@@ -1,28 +1,28 @@
 """The command line: `llm-problem list | show | run | export`. The one place where problems and optimizers meet.
 
-Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 the run failed, 2 bad input, 3 the time limit came first, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import signal
+import shlex
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import llm_problem as lp
+from llm_problem.study.stopping import stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = _parser().parse_args(_id_first(sys.argv[1:] if arguments is None else arguments))
-    with _sigterm_interrupts() as terminated:
+    with stopping() as stopped:
+        options.stopped = stopped
         code = _guarded(options)
-    return 143 if code == 130 and terminated else code
+    return stopped.code if code == 130 and stopped.code is not None else code
 
 
 def _guarded(options: argparse.Namespace) -> int:
@@ -42,28 +42,6 @@ def _guarded(options: argparse.Namespace) -> int:
     except (RuntimeError, OSError, MemoryError) as error:
         print(f"llm-problem: {str(error) or 'out of memory'}", file=sys.stderr)
         return 1
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[list[int]]:
-    """Let SIGTERM (`kill`, a batch system's time limit) end a run as Ctrl-C does, with what it has found so far.
-
-    Gives the list of the signals that came.
-    """
-    received: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield received
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _id_first(arguments: Sequence[str]) -> list[str]:
@@ -115,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--budget", type=int, required=True, metavar="N", help="evaluations for each optimizer")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of the optimizers (default 0)")
     command.add_argument("--out", metavar="DIR", help="new folder for the results (default: in runs/)")
+    command.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it there")
+    command.add_argument("--seconds", type=float, metavar="S", help="evaluate nothing more after so long; see --resume")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(command=_run)
 
@@ -160,7 +140,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from llm_problem.study.report import print_outcome
-    from llm_problem.study.runner import run_optimizers
+    from llm_problem.study.runner import new_run_folder, run_optimizers
     from llm_problem_adapters import minimize
     from llm_problem_adapters.registry import configure
 
@@ -173,9 +153,24 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"an optimizer is named twice: {' '.join(options.optimizer)}")
     for name in options.optimizer:
         configure(name)  # a misspelt name is refused before anything is loaded or written
-    outcome = run_optimizers(
-        options.id, options.optimizer, minimize, budget=options.budget, seed=options.seed, out=options.out
-    )
+    if options.resume and options.out is None:
+        raise ValueError("--resume needs the run's folder: --out DIR")
+    if options.seconds is not None and not options.seconds > 0:
+        raise ValueError(f"--seconds must be positive, got {options.seconds}")
+    out = options.out or str(new_run_folder(options.id))
+    words = ["llm-problem", "run", options.id, "--optimizer", *options.optimizer, "--budget", str(options.budget)]
+    words += ["--seed", str(options.seed), "--out", out, "--resume"]
+    go_on = options.stopped.advice = f"to go on: {shlex.join(words)}"
+    limits = {"resume": options.resume, "seconds": options.seconds}
+    try:
+        outcome = run_optimizers(
+            options.id, options.optimizer, minimize, budget=options.budget, seed=options.seed, out=out, **limits
+        )
+    except KeyboardInterrupt:
+        print(go_on, file=sys.stderr)
+        raise
+    if outcome.exit_code:
+        print(go_on, file=sys.stderr)
     if options.json:
         print(json.dumps(outcome.to_dict(), indent=2))
     else:

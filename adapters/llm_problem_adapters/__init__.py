@@ -18,6 +18,7 @@ from llm_problem_adapters.genetic_algorithm import GeneticAlgorithm
 from llm_problem_adapters.genetic_algorithm_improved import ImprovedGeneticAlgorithm
 from llm_problem_adapters.gradient import Adam
 from llm_problem_adapters.hybrid import Hybrid
+from llm_problem_adapters.limits import Limits
 from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.natural_evolution_strategy import NaturalEvolutionStrategy
 from llm_problem_adapters.nevergrad_optimizer import NevergradOptimizer
@@ -27,6 +28,7 @@ from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
 from llm_problem_adapters.random_search import RandomSearch
 from llm_problem_adapters.refinement import refine
 from llm_problem_adapters.registry import list_optimizers, make_optimizer, takes_gradients
+from llm_problem_adapters.replaying import replays
 from llm_problem_adapters.result import Progress, Result
 from llm_problem_adapters.simulated_annealing import SimulatedAnnealing
 from llm_problem_adapters.spsa import SPSA
@@ -47,6 +49,7 @@ __all__ = [
     "GeneticAlgorithm",
     "Hybrid",
     "ImprovedGeneticAlgorithm",
+    "Limits",
     "NaturalEvolutionStrategy",
     "NevergradOptimizer",
     "OptunaOptimizer",
@@ -62,6 +65,7 @@ __all__ = [
     "minimize",
     "refine",
     "register_with_nevergrad",
+    "replays",
     "takes_gradients",
 ]
 

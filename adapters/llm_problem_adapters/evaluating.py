@@ -70,7 +70,7 @@ class Evaluating:
         try:
             if against is not None:
                 losses, status = self._problem.race(X, against)
-                return Found(np.array(losses, dtype=np.float64), np.array(status))
+                return Found(_copied("the losses of race", losses), np.array(status))
             losses, G = self._values(X, sample)
         except TimedOut as error:
             return self._nothing("timed out", error)
@@ -91,8 +91,8 @@ class Evaluating:
         for i in np.flatnonzero(np.isfinite(X).all(axis=1)):
             try:
                 loss, gradient = self._problem.value_and_grad(X[i])
-                losses[i] = float_array("the loss of value_and_grad", loss)
-                gradient = float_array("the gradient of value_and_grad", gradient)
+                losses[i] = _copied("the loss of value_and_grad", loss)
+                gradient = _copied("the gradient of value_and_grad", gradient)
                 if gradient.shape != X[i].shape:
                     raise ValueError(
                         f"value_and_grad must return a gradient of shape {X[i].shape}, got {gradient.shape}"

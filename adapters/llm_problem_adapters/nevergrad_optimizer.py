@@ -44,7 +44,7 @@ NOT_REPEATABLE = frozenset(
             "DS8",
             "DS9",
         ),
-        *("ChainDSPowell", "MetaModelDSproba", "MetaModelFmin2", "MultiDS"),
+        *("ChainDSPowell", "ChainMetaModelDSSQP", "MetaModelDSproba", "MetaModelFmin2", "MultiDS"),
     }
 )
 

@@ -37,13 +37,16 @@ class Unrecorded:
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
+        self.stamp = 0.0  # seconds from the start to the end of the last batch
 
     def begin(self, identity: dict[str, Any]) -> None:
         """Nothing is kept."""
 
     def of(self, X: np.ndarray, make: Make, role: str, cost: int = 1) -> Found:
         """What there is for X (k, d): evaluated by `make`, or recorded before."""
-        return make(X)
+        found = make(X)
+        self.stamp = self.seconds
+        return found
 
     def reading(self, problem: Any) -> Any:
         """The problem, for whoever reads other splits of it."""
@@ -130,6 +133,8 @@ class Recording(Unrecorded):
             self._require_same(x, role)
             for _ in range(cost):
                 self._advance()
+        if rows:
+            self.stamp = rows[-1].seconds
         self.replayed += len(rows) * cost if role != "dev" else 0
         if len(rows) == len(X):
             return _found(rows)
@@ -186,6 +191,7 @@ class Recording(Unrecorded):
     def _write(self, X: np.ndarray, found: Found, role: str, cost: int) -> None:
         assert self._record is not None
         seconds, rows = self.seconds, []
+        self.stamp = seconds
         for i, x in enumerate(X):
             rows.append(
                 Row(

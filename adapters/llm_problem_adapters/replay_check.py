@@ -7,7 +7,6 @@ tries all that match, each in two processes, the second in reverse order, and pr
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,12 +14,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from llm_problem_adapters.registry import list_optimizers, make_optimizer
 from llm_problem_adapters.replaying import replays
+
+MODULE = "llm_problem_adapters.replay_check"
 
 TRIED = {"dimension": 4, "budget": 60, "seed": 5}
 PATIENCE = 60  # seconds for one optimizer
@@ -45,23 +47,11 @@ def trace(name: str, horizon: int | None = None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print name and verdict of those that depart or could not be tried; 1 if one departs that should replay."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["--trace"]:
-        return _print_traces(words[1:])
+    if words == ["--trace"]:
+        return _print_traces(sys.stdin.read().split())
     names = [name for pattern in words or ["*"] for name in list_optimizers(pattern)]
-    with contextlib.ExitStack() as stack:
-        pair = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", __spec__.name, "--trace", *order],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONHASHSEED": str(number)},
-                    text=True,
-                )
-            )
-            for number, order in enumerate((names, names[::-1]))
-        ]
-        first, second = (dict(json.loads(line) for line in process.communicate()[0].splitlines()) for process in pair)
+    with ThreadPoolExecutor() as both:
+        first, second = both.map(_traces, (names, names[::-1]), ("0", "1"))
     wrong = tried = 0
     for name in names:
         one, other = first.get(name, "not reached"), second.get(name, "not reached")
@@ -74,6 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong += replays(name)
     print(f"{tried} of {len(names)} tried, {wrong} depart that should not")
     return int(wrong > 0)
+
+
+def _traces(names: Sequence[str], hash_seed: str) -> dict[str, str]:
+    """Name → digest, or what went wrong, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", MODULE, "--trace"],
+        input="\n".join(names),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        text=True,
+    )
+    return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
 def _print_traces(names: Sequence[str]) -> int:

@@ -167,7 +167,7 @@ class Run:
         order = np.where(np.isfinite(losses), losses, np.inf)
         if violated is not None:
             order = in_order(order, violated)
-        seconds = self.books.seconds
+        seconds = self.books.stamp
         batch = Batch(losses, status, seconds, X.copy() if self.keep_x else None, G, violated)
         self.batches.append(batch)
         self.evaluations += len(X)

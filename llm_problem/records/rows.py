@@ -109,8 +109,8 @@ def encode(row: Row, before: bytes) -> tuple[Any, ...]:
         row.batch,
         row.role,
         row.status,
-        None if np.isnan(row.loss) else float(row.loss),  # SQLite has no NaN
-        float(row.seconds),
+        None if np.isnan(row.loss) else float(row.loss) + 0.0,  # SQLite has neither NaN nor −0.0
+        float(row.seconds) + 0.0,
         row.digest,
         pack(row.x),
         pack(row.constraints),

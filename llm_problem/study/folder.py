@@ -1,6 +1,7 @@
 """A run folder: what was run, every evaluation, the result, the points and a picture.
 
 config.json          the problem's description, the optimizers, budget, seeds, versions
+records/             every evaluation with its point, one SQLite file an optimizer: what a resumed run goes by
 history.csv          one row an evaluation, written while the run goes on; with a violation where there are constraints
 result.json          the summary, once the run has ended
 points.safetensors   recommended and best points, `<optimizer>/x` and `<optimizer>/best_x`
@@ -19,6 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from llm_problem.study.harmless import plain_cell, safe_name
+
 HISTORY = ("optimizer", "evaluation", "loss", "best_loss", "status", "seconds")
 
 
@@ -28,16 +31,17 @@ class RunFolder:
     Args:
         path: the folder.
         constrained: whether the problem has constraints.
+        resume: the folder is one that a run has left; its history is written anew, from its records.
 
     Raises:
         FileExistsError: the folder is there already; nothing is ever overwritten.
     """
 
-    def __init__(self, path: str | os.PathLike[str], constrained: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], constrained: bool = False, resume: bool = False) -> None:
         self.path = Path(path)
-        if self.path.exists():
+        if self.path.exists() and not resume:
             raise FileExistsError(f"{self.path} exists already and is not overwritten: choose another --out")
-        self.path.mkdir(parents=True)
+        self.path.mkdir(parents=True, exist_ok=resume)
         self._file: IO[str] = (self.path / "history.csv").open("w", newline="", encoding="utf-8")
         self._history = csv.writer(self._file, lineterminator="\n")
         self._history.writerow((*HISTORY, "violation") if constrained else HISTORY)
@@ -47,6 +51,10 @@ class RunFolder:
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+
+    def record(self, optimizer: str) -> Path:
+        """Where the optimizer's evaluations are recorded."""
+        return self.path / "records" / f"{safe_name(optimizer)}.sqlite"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         self._write("config.json", json.dumps(config, indent=2))
@@ -77,7 +85,7 @@ class RunFolder:
         for number, (loss, kind, violation) in enumerate(batch, start=first):
             best = min(best, loss) if np.isfinite(loss) and not violation else best
             # repr is the shortest text that gives the same float64 back.
-            row = (optimizer, number, repr(loss), repr(best), kind, f"{seconds:.3f}")
+            row = (plain_cell(optimizer), number, repr(loss), repr(best), kind, f"{seconds:.3f}")
             self._history.writerow(row if violation is None else (*row, repr(violation)))
         self._file.flush()
 

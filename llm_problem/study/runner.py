@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import sys
@@ -24,6 +25,7 @@ from llm_problem.study.folder import RunFolder, finite_json
 from llm_problem.study.plots import convergence_png
 from llm_problem.study.progress import ProgressLine
 
+TIME_LIMIT = "time limit"  # a stop_reason of `minimize`
 LIBRARIES = ("llm-problem", "numpy", "torch", "transformers", "nevergrad", "pymoo", "cma", "optuna")
 
 
@@ -50,7 +52,14 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.interrupted else 1 if any("error" in row for row in self.rows) else 0
+        if self.interrupted:
+            return 130
+        return 1 if any("error" in row for row in self.rows) else 3 if self.out_of_time else 0
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time limit ended it before its budget did."""
+        return any(row.get("stop_reason") == TIME_LIMIT for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -74,6 +83,8 @@ def run_optimizers(
     budget: int,
     seed: int,
     out: str | None = None,
+    resume: bool = False,
+    seconds: float | None = None,
 ) -> Outcome:
     """Run each optimizer on a named problem and write the run folder.
 
@@ -84,26 +95,34 @@ def run_optimizers(
         budget: evaluations for each optimizer.
         seed: of each optimizer.
         out: a folder that does not exist yet; None makes one in runs/.
+        resume: go on with the run in `out`, where there is one.
+        seconds: after which nothing more is evaluated; None is no limit.
 
     Raises:
         FileExistsError: the folder exists.
-        ValueError: an unknown problem.
+        ValueError: an unknown problem, or another run than the one to go on with.
     """
-    path = Path(out) if out is not None else _new_folder(id)
-    if path.exists():  # before a model is loaded for nothing
+    end = None if seconds is None else time.monotonic() + seconds
+    path = Path(out) if out is not None else new_run_folder(id)
+    resume = resume and path.exists()
+    if resume:
+        _require_same(path, id, optimizers, budget, seed)
+    elif path.exists():  # before a model is loaded for nothing
         raise FileExistsError(f"{path} exists already and is not overwritten: choose another --out")
     problem = make(id)
-    with RunFolder(path, constrained=bool(problem.constraints)) as folder:
-        folder.write_config(_config(problem, optimizers, budget, seed))
+    with RunFolder(path, constrained=bool(problem.constraints), resume=resume) as folder:
+        if not resume:
+            folder.write_config(_config(problem, optimizers, budget, seed))
         outcome = Outcome(id, path, path / "convergence.png", problem.spec.task.headline, {})
         with ProgressLine("pretrained", total=0):
             outcome.pretrained = {"search_loss": problem(problem.x0), **_held_out(problem, problem.x0)}
         histories: dict[str, np.ndarray] = {}
         points: dict[str, np.ndarray] = {}
         for name in optimizers:
-            _run_one(problem, name, minimize, budget, seed, folder, outcome, histories, points)
+            limits = None if end is None else {"seconds": max(1e-3, end - time.monotonic())}
+            _run_one(problem, name, minimize, budget, seed, folder, outcome, histories, points, limits)
             _write(problem, folder, outcome, histories, points, seed)
-            if outcome.interrupted:
+            if outcome.interrupted or (end is not None and time.monotonic() >= end):
                 break
     return outcome
 
@@ -118,6 +137,7 @@ def _run_one(
     outcome: Outcome,
     histories: dict[str, np.ndarray],
     points: dict[str, np.ndarray],
+    limits: dict[str, float] | None,
 ) -> None:
     """One optimizer, its row and its points; what it raises becomes its row, and the rest goes on."""
     with ProgressLine(name, total=budget) as line:
@@ -132,7 +152,8 @@ def _run_one(
             line.update(progress.evaluations, progress.best_loss)
 
         try:
-            result = minimize(problem, name, budget, seed=seed, callback=record)
+            keep: dict[str, Any] = {"record": folder.record(name), "resume": True, "limits": limits}
+            result = minimize(problem, name, budget, seed=seed, callback=record, **keep)
         except Exception as error:  # reported with its trace; other optimizers are not its hostages
             if not isinstance(error, (MemoryError, ImportError)):  # whose message says all
                 traceback.print_exc(file=sys.stderr)
@@ -144,9 +165,10 @@ def _run_one(
     histories[_label(name, result)] = _feasible_losses(result)
     points[f"{name}/x"], points[f"{name}/best_x"] = result.x, result.best_x
     outcome.interrupted = result.stop_reason == "interrupted"
+    stopped = result.stop_reason in ("interrupted", TIME_LIMIT)
     held_out: dict[str, dict[str, float]] = {"dev": {}, "test": {}}
     change: dict[str, dict[str, Any]] = {}
-    if not outcome.interrupted:
+    if not stopped:
         try:
             held_out = _held_out(problem, result.x)
             change = _change(problem, result.x)
@@ -231,6 +253,21 @@ def _config(problem: Problem, optimizers: Sequence[str], budget: int, seed: int)
     }
 
 
+def _require_same(path: Path, id: str, optimizers: Sequence[str], budget: int, seed: int) -> None:
+    """What is resumed must be the same run; its records are compared in more detail where they are opened."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        spec = config["problem"]
+        name = spec["id"] if not spec["instance"] else f"{spec['id']}@{spec['instance']}"
+        before = {"problem": name, **{key: config[key] for key in ("optimizers", "budget", "seed")}}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no folder of a run that could go on: {error}") from error
+    wanted = {"problem": id, "optimizers": list(optimizers), "budget": budget, "seed": seed}
+    if before != wanted:
+        different = "; ".join(f"{key} {before[key]}, not {wanted[key]}" for key in wanted if before[key] != wanted[key])
+        raise ValueError(f"{path} is of another run: {different}")
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -238,7 +275,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _new_folder(id: str) -> Path:
+def new_run_folder(id: str) -> Path:
+    """A name in runs/ that nothing has yet."""
     stem = re.sub(r"[^\w.@-]+", "_", id)
     first = path = Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 2

@@ -19,7 +19,7 @@ from llm_problem.cli import main
 
 ID = "tiny-gpt2-prose-lora-xs-d32-v1"
 COLUMNS = ["optimizer", "evaluation", "loss", "best_loss", "status", "seconds"]
-FILES = ["config.json", "convergence.png", "history.csv", "points.safetensors", "result.json"]
+FILES = ["config.json", "convergence.png", "history.csv", "points.safetensors", "records", "result.json"]
 real_minimize = llm_problem_adapters.minimize
 
 

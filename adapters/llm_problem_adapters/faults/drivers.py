@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from llm_problem.records import RecordInUse
@@ -16,6 +17,10 @@ from llm_problem_adapters.minimize import minimize
 NAME, BUDGET = "random-search", 200
 
 
+def _tell(pipe: int, _: object) -> None:
+    os.write(pipe, b".")
+
+
 def drivers(folder: Path) -> list[Figure]:
     """Begin a run in a forked process, try it from here, kill it, and try again."""
     path = folder / "held.sqlite"
@@ -24,7 +29,7 @@ def drivers(folder: Path) -> list[Figure]:
     if child == 0:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            minimize(Free(seconds=0.2), NAME, BUDGET, record=path, callback=lambda progress: os.write(write, b"."))
+            minimize(Free(seconds=0.2), NAME, BUDGET, record=path, callback=partial(_tell, write))
         finally:
             os._exit(0)
     os.close(write)

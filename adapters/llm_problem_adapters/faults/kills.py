@@ -9,11 +9,12 @@ import os
 import select
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from llm_problem.records import RunRecord
+from llm_problem.records import Row, RunRecord
 from llm_problem_adapters.faults.figures import Figure
 from llm_problem_adapters.faults.objectives import Free
 from llm_problem_adapters.minimize import minimize
@@ -88,7 +89,7 @@ def _run(name: str, path: Path, seed: int, pipe: int) -> None:
         if statement.startswith("COMMIT"):
             os.write(pipe, BEFORE)
 
-    def watched(self: RunRecord, rows: list) -> None:
+    def watched(self: RunRecord, rows: Sequence[Row]) -> None:
         self._connection.set_trace_callback(telling)
         append(self, rows)
         os.write(pipe, AFTER + str(self.tail.evaluations).encode() + b" ")
