@@ -46,7 +46,7 @@ class Evaluating:
             other points' affair: they are evaluated again one by one, to see whose it is.
         alone: whether each point is evaluated by itself (where a limit holds for one evaluation); what passes the limit
             is recorded then, whatever `errors`.
-        seconds: from now on, after which nothing is evaluated; None is no end.
+        seconds: from now on, after which nothing more is evaluated; None is no end.
 
     Raises:
         ValueError: another `errors`.
@@ -56,17 +56,25 @@ class Evaluating:
         self._problem, self._alone = problem, alone
         self._errors = choice("errors", errors, ERRORS)
         self._constraints = len(getattr(problem, "constraints", ()))
+        self._begun = False
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def found(self, X: np.ndarray, sample: int | None = None, against: np.ndarray | None = None) -> Found:
-        """X (k, d) on the search split; of a minibatch, or in a race against a point (d,), where one is given."""
+        """X (k, d) on the search split; of a minibatch, or in a race against a point (d,), where one is given.
+
+        Raises:
+            OutOfTime: the run's time was over before this began; something is evaluated all the same.
+        """
         self._require_time()
+        return self._found(X, sample, against)
+
+    def _found(self, X: np.ndarray, sample: int | None, against: np.ndarray | None) -> Found:
         finite = np.isfinite(X).all(axis=1)
         if against is None and not finite.all():
-            inside = self.found(X[finite], sample) if finite.any() else None
+            inside = self._found(X[finite], sample, None) if finite.any() else None
             return _spread(inside, finite, self._constraints)
         if self._alone and len(X) > 1:
-            return joined([self.found(x[None], sample, against) for x in X])
+            return joined([self._found(x[None], sample, against) for x in X])
         try:
             if against is not None:
                 losses, status = self._problem.race(X, against)
@@ -78,7 +86,7 @@ class Evaluating:
             if self._errors == "raise" and not (self._alone and isinstance(error, Killed)):
                 raise
             if len(X) > 1:
-                return joined([self.found(x[None], sample, against) for x in X])
+                return joined([self._found(x[None], sample, against) for x in X])
             return self._nothing("failed", error)
         good = np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))
         return Found(losses, np.where(good, "ok", "non-finite"), G)
@@ -124,8 +132,9 @@ class Evaluating:
         return F[:, 0].copy(), G
 
     def _require_time(self) -> None:
-        if self._end is not None and time.monotonic() > self._end:
+        if self._end is not None and self._begun and time.monotonic() > self._end:
             raise OutOfTime("the time limit is over")
+        self._begun = True
 
     def _nothing(self, status: str, error: Exception) -> Found:
         G = np.full((1, self._constraints), np.nan) if self._constraints else None

@@ -31,8 +31,8 @@ class Limits:
     """The limits, for `minimize(…, limits=Limits(…))`.
 
     Args:
-        seconds: of this call of `minimize`, after which nothing more is evaluated; what is being evaluated is finished.
-            The run can be resumed.
+        seconds: of this call of `minimize`, after which nothing more is evaluated; what is being evaluated is finished,
+            and there is always something. The run can be resumed.
         evaluation_seconds: of one evaluation, which is then given up: status "timed out". Points are evaluated one by
             one, in a process of their own, to which the problem must be picklable.
         memory: bytes of that process, resident; an evaluation that passes it is given up: status "failed".

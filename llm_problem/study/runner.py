@@ -49,17 +49,13 @@ class Outcome:
     pretrained: dict[str, Any]
     rows: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
+    out_of_time: bool = False  # the time limit came before the budget was spent
 
     @property
     def exit_code(self) -> int:
         if self.interrupted:
             return 130
         return 1 if any("error" in row for row in self.rows) else 3 if self.out_of_time else 0
-
-    @property
-    def out_of_time(self) -> bool:
-        """Whether the time limit ended it before its budget did."""
-        return any(row.get("stop_reason") == TIME_LIMIT for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -122,7 +118,9 @@ def run_optimizers(
             limits = None if end is None else {"seconds": max(1e-3, end - time.monotonic())}
             _run_one(problem, name, minimize, budget, seed, folder, outcome, histories, points, limits)
             _write(problem, folder, outcome, histories, points, seed)
-            if outcome.interrupted or (end is not None and time.monotonic() >= end):
+            late = end is not None and time.monotonic() >= end and name != optimizers[-1]
+            outcome.out_of_time = late or outcome.rows[-1].get("stop_reason") == TIME_LIMIT
+            if outcome.interrupted or outcome.out_of_time:
                 break
     return outcome
 

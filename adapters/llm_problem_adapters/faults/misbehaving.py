@@ -27,15 +27,14 @@ LIMITS: dict[str, dict[str, Any]] = {
 }
 
 
-def misbehaving(folder: Path, hows: Sequence[str], kinds: Sequence[str] = KINDS) -> list[Figure]:
-    """One figure for each way to misbehave: over the adapters, what was recorded of it."""
+def misbehaving(folder: Path, hows: Sequence[str], kinds: Sequence[str] = KINDS, one_in: int = 3) -> list[Figure]:
+    """One figure for each way to misbehave: over the adapters, what was recorded of it; `one_in` points misbehaves."""
     figures = []
     for how in hows:
         counts, wrong = Counter[str](), []
         for kind in kinds:
             path = folder / f"{how}-{kind}.sqlite".replace(":", "-").replace(" ", "-")
-            # A process is made anew for each one that was killed: few of them.
-            problem = Misbehaving(how, one_in=3 if how in VALUES or how == "raises" else 16)
+            problem = Misbehaving(how, one_in)
             settings: Any = {"seed": 1, "record": path, "errors": "record", "keep_x": True}
             result = minimize(problem, kind, BUDGET, limits=LIMITS.get(how), **settings)
             spoilt = np.array([problem.spoilt(x) for x in result.X])  # type: ignore[union-attr]

@@ -1,0 +1,110 @@
+"""`llm-problem run --resume`: a run goes on in its folder, and another one is refused."""
+
+import csv
+import json
+import re
+
+import pytest
+
+import llm_problem_adapters
+from llm_problem.cli import main
+from llm_problem.records import RunRecord
+
+ID = "tiny-gpt2-prose-lora-xs-d32-v1"
+real_minimize = llm_problem_adapters.minimize
+
+
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path, monkeypatch):
+    """Every command runs in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments, budget=12, optimizers=("random-search", "pymoo:PSO"), seed=0, out="out"):
+    words = ["run", ID, "--optimizer", *optimizers, "--budget", str(budget), "--seed", str(seed), "--out", out]
+    return main([*words, *arguments])
+
+
+def history_of(folder):
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def results_of(folder):
+    rows = json.loads((folder / "result.json").read_text())["results"]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@pytest.fixture
+def interrupting(monkeypatch):
+    """Let `minimize` be interrupted in one optimizer's run, after so many evaluations."""
+
+    def install(optimizer, evaluations):
+        def minimize(problem, name, budget, callback, **options):
+            def interrupt(progress):
+                callback(progress)
+                if name == optimizer and progress.evaluations >= evaluations:
+                    raise KeyboardInterrupt
+
+            return real_minimize(problem, name, budget, callback=interrupt, **options)
+
+        monkeypatch.setattr(llm_problem_adapters, "minimize", minimize)
+
+    return install
+
+
+def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, interrupting, monkeypatch, capsys):
+    assert run(out="whole") == 0
+    interrupting("pymoo:PSO", 5)
+    assert run() == 130
+    assert "to go on: llm-problem run" in capsys.readouterr().err
+    monkeypatch.setattr(llm_problem_adapters, "minimize", real_minimize)
+    assert run("--resume") == 0
+    assert history_of(tmp_path / "out") == history_of(tmp_path / "whole")
+    assert results_of(tmp_path / "out") == results_of(tmp_path / "whole")
+    records = sorted((tmp_path / "out" / "records").iterdir())
+    assert [path.name for path in records] == ["pymoo.PSO.sqlite", "random-search.sqlite"]
+    for path in records:
+        with RunRecord.read(path) as record:
+            assert record.tail.evaluations == 12 and record.finished == "budget"
+
+
+def test_resuming_begins_where_there_is_nothing(tmp_path):
+    assert run("--resume", optimizers=["cma"]) == 0
+    assert len(history_of(tmp_path / "out")) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"budget": 20}, "budget 12, not 20"),
+        ({"optimizers": ["cma"]}, "optimizers .*random-search.*, not .*cma"),
+    ],
+)
+def test_another_run_is_not_gone_on_with(tmp_path, capsys, changes, what):
+    assert run() == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run("--resume", **changes) == 2
+    error = capsys.readouterr().err
+    assert "out is of another run" in error
+    assert re.search(what, error)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "letter.txt").write_text("mine")
+    assert run("--resume") == 2
+    assert "out is no folder of a run that could go on" in capsys.readouterr().err
+    assert main(["run", ID, "--optimizer", "cma", "--budget", "3", "--resume"]) == 2
+    assert "--resume needs the run's folder: --out DIR" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["letter.txt"]
+
+
+def test_a_time_limit_ends_a_run_with_its_own_code(tmp_path, capsys):
+    assert run("--seconds", "0.5", budget=100_000) == 3
+    assert "to go on: " in capsys.readouterr().err
+    (row,) = results_of(tmp_path / "out")
+    assert row["stop_reason"] == "time limit" and row["test"] == {}
+    assert run("--seconds", "0") == 2
