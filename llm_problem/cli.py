@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import llm_problem as lp
+from llm_problem.harmless import printable
 from llm_problem.study.stopping import stopping
 
 
@@ -30,7 +31,7 @@ def _guarded(options: argparse.Namespace) -> int:
     try:
         return options.command(options)
     except (ValueError, TypeError, FileExistsError, ImportError) as error:
-        print(f"llm-problem: {error}", file=sys.stderr)
+        print(f"llm-problem: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("llm-problem: interrupted", file=sys.stderr)
@@ -40,7 +41,7 @@ def _guarded(options: argparse.Namespace) -> int:
         return 0
     # No network for a first fetch, a folder that cannot be written, a model that does not fit.
     except (RuntimeError, OSError, MemoryError) as error:
-        print(f"llm-problem: {str(error) or 'out of memory'}", file=sys.stderr)
+        print(f"llm-problem: {printable(str(error)) or 'out of memory'}", file=sys.stderr)
         return 1
 
 

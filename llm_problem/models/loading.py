@@ -220,14 +220,27 @@ def _load(name: str, folder: Path | None, dtype: str, device: str) -> LoadedMode
     # Some architectures (Marian) draw numbers before they are given their weights: a user's seed stays where it was.
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         try:
-            config = AutoConfig.from_pretrained(where)
+            # Not None, at which transformers asks on the terminal whether to run the repository's code.
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False)
             kind = _kind(config)
             model, report = _auto_class(kind).from_pretrained(
-                where, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True
+                where,
+                config=config,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
-            tokenizer = AutoTokenizer.from_pretrained(where)
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"cannot load {where!r} from safetensors: {error}") from error
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"{where} brings code of its own, which is not run: where you trust it, load it with transformers and "
+                "give the pair (model, tokenizer)"
+            ) from error
     if missing := sorted(report["missing_keys"]):  # transformers makes them up, other ones in every process
         raise ValueError(
             f"{where} lacks {len(missing)} of the weights of a {type(model).__name__}: {', '.join(missing[:4])}"

@@ -8,6 +8,7 @@ from llm_problem.records.errors import (
     RecordInUse,
     ReplayDeparts,
 )
+from llm_problem.records.export import write_csv
 from llm_problem.records.rows import Row
 from llm_problem.records.store import RunRecord, salvage
 
@@ -21,4 +22,5 @@ __all__ = [
     "Row",
     "RunRecord",
     "salvage",
+    "write_csv",
 ]

@@ -324,7 +324,7 @@ def _reading(path: Path) -> Iterator[None]:
     """What SQLite finds wrong with the file is damage."""
     try:
         yield
-    except (sqlite3.Error, json.JSONDecodeError, KeyError, OverflowError) as error:
+    except (sqlite3.Error, UnicodeError, json.JSONDecodeError, KeyError, OverflowError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}", 0) from error
 
 

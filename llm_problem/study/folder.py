@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from llm_problem.study.harmless import plain_cell, safe_name
+from llm_problem.harmless import plain_cell, safe_name
 
 HISTORY = ("optimizer", "evaluation", "loss", "best_loss", "status", "seconds")
 

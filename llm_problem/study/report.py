@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from llm_problem.harmless import printable
 from llm_problem.study.console import table_console
 from llm_problem.study.runner import Outcome
 
@@ -75,7 +76,8 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
         console.print("given gradients: a reference for gradient-free search, and none itself", highlight=False)
     for row in outcome.rows:  # what went wrong needs a whole line
         if "error" in row:
-            console.print(f"{row['optimizer']} failed: {row['error']}", markup=False, highlight=False, soft_wrap=True)
+            failed = printable(f"{row['optimizer']} failed: {row['error']}")
+            console.print(failed, markup=False, highlight=False, soft_wrap=True)
     console.print(f"picture: {outcome.picture}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"all of it: {outcome.folder}", markup=False, highlight=False, soft_wrap=True)
 

@@ -21,6 +21,7 @@ from llm_problem_adapters.minimize import minimize
 
 OPTIMIZERS = ("genetic-algorithm", "cma", "pymoo:PSO", "nevergrad:DE", "simulated-annealing", "optuna:RandomSampler")
 BUDGET = 600
+OF_ONE = 30  # kills of one run, which is then left to end
 BEFORE, AFTER, DONE = b"b", b"a", b"d"
 
 
@@ -33,10 +34,10 @@ def kills(folder: Path, total: int, inside: int, seed: int = 0) -> list[Figure]:
     while killed < total or in_commit < inside:
         name = OPTIMIZERS[runs % len(OPTIMIZERS)]
         path = folder / f"killed-{runs}.sqlite"
-        acknowledged, finished = 0, False
+        acknowledged, finished, before = 0, False, killed
         while not finished:
-            aim = bool(rng.integers(2))
-            finished, was_inside, told = _victim(name, path, runs, aim, rng)
+            how = "leave" if killed - before >= OF_ONE else ("aim", "blind")[int(rng.integers(2))]
+            finished, was_inside, told = _victim(name, path, runs, how, rng)
             killed, in_commit = killed + (not finished), in_commit + was_inside
             acknowledged = max(acknowledged, told)
             if path.exists():
@@ -56,7 +57,7 @@ def kills(folder: Path, total: int, inside: int, seed: int = 0) -> list[Figure]:
     return [Figure("kill -9 at random moments", found, not (lost or doubled or departed))]
 
 
-def _victim(name: str, path: Path, seed: int, aim: bool, rng: np.random.Generator) -> tuple[bool, bool, int]:
+def _victim(name: str, path: Path, seed: int, how: str, rng: np.random.Generator) -> tuple[bool, bool, int]:
     """Run in a forked process and kill it: whether it had finished, was inside the commit, and had told how many."""
     read, write = os.pipe()
     child = os.fork()
@@ -65,13 +66,16 @@ def _victim(name: str, path: Path, seed: int, aim: bool, rng: np.random.Generato
         _run(name, path, seed, write)  # never comes back
     os.close(write)
     said = b""
-    if aim:
+    if how == "aim":
         wanted = int(rng.integers(1, 8))
         while said.count(BEFORE) < wanted and (more := os.read(read, 1)):
             said += more
         _spin(float(rng.uniform(0, 0.003)))
-    else:
+    elif how == "blind":
         select.select([], [], [], float(rng.uniform(0, 0.5)))
+    else:
+        while more := os.read(read, 65536):
+            said += more
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     while more := os.read(read, 65536):

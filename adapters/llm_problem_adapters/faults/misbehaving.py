@@ -21,7 +21,7 @@ STATUS = {
     "hangs": "timed out",
 }
 LIMITS: dict[str, dict[str, Any]] = {
-    "hangs": {"evaluation_seconds": 1.0},
+    "hangs": {"evaluation_seconds": 5.0},
     "is killed": {"apart": True},
     "takes memory": {"memory": 3 * 2**30},
 }
