@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-numpy bench lint clean
+.PHONY: install demo test test-numpy bench faults lint clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,10 @@ test-numpy:
 bench: install
 	$(BIN)/python -m llm_problem.benchmarks $(ARGS)
 	$(BIN)/python -m llm_problem_adapters.benchmarks
+
+# Kills, damage, full disks, misbehaving objectives and a soak, in full (a quarter of an hour); make test has short forms.
+faults: install
+	$(BIN)/python -m llm_problem_adapters.faults $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the start of a formula
+_FORMULA = ("=", "+", "-", "@", "\n")  # what a spreadsheet takes for the start of a formula
 _WORDS = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(:[A-Za-z][A-Za-z0-9_-]*)?")
 _LONGEST = 100  # characters of a file name, its ending not counted
 
@@ -24,6 +24,7 @@ def safe_name(name: str) -> str:
 
 def plain_cell(text: str) -> str:
     """Text for a cell of a CSV file; one that a spreadsheet would take for a formula gets an apostrophe before it."""
+    text = printable(text)  # a bare carriage return would be taken for the end of a row
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

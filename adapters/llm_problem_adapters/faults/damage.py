@@ -124,7 +124,7 @@ def damage(folder: Path, quick: bool) -> list[Figure]:
     figures = []
     for source, suffix, what in ((closed, "", "a closed record"), (path, "-wal", "the log of an unclosed one")):
         size = len(_bytes(source, suffix))
-        last, all_over = end_of_rows(Path(f"{source}{suffix}"), rows), range(0, size, 509 if quick else 7)
+        last, all_over = end_of_rows(Path(f"{source}{suffix}"), rows), range(0, size, 509 if quick else 31)
         if quick:
             last = last[::9]
         counts = tried(source, rows, folder, cuts(suffix, last))
