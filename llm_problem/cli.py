@@ -1,4 +1,4 @@
-"""The command line: `llm-problem list | show | run | export`. The one place where problems and optimizers meet.
+"""`llm-problem list | show | run | export | doctor`: the one place where problems and optimizers meet.
 
 Exit codes: 0 done, 1 the run failed, 2 bad input, 3 the time limit came first, 130 interrupted, 143 terminated.
 """
@@ -108,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         "--point", choices=("recommended", "best"), default="recommended", help="(default recommended)"
     )
     command.set_defaults(command=_export)
+    command = commands.add_parser("doctor", help="what this installation is, and a short self-check")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(command=_doctor)
     return parser
 
 
@@ -144,6 +147,7 @@ def _run(options: argparse.Namespace) -> int:
     from llm_problem.study.runner import new_run_folder, run_optimizers
     from llm_problem_adapters import minimize
     from llm_problem_adapters.registry import configure
+    from llm_problem_adapters.replaying import require_replay
 
     lp.get_spec(options.id)
     if options.budget < 1:
@@ -156,6 +160,8 @@ def _run(options: argparse.Namespace) -> int:
         configure(name)  # a misspelt name is refused before anything is loaded or written
     if options.resume and options.out is None:
         raise ValueError("--resume needs the run's folder: --out DIR")
+    for name in options.optimizer if options.resume else ():
+        require_replay(name)
     if options.seconds is not None and not options.seconds > 0:
         raise ValueError(f"--seconds must be positive, got {options.seconds}")
     out = options.out or str(new_run_folder(options.id))
@@ -177,6 +183,22 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print_outcome(outcome)
     return outcome.exit_code
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from llm_problem.doctor import checks, facts
+    from llm_problem.study.report import print_card
+
+    known, found = facts(), list(checks())
+    if options.json:
+        print(json.dumps({**known, "checks": [asdict(check) for check in found]}, indent=2))
+    else:
+        print_card(known)
+        for check in found:
+            print(f"{'ok    ' if check.holds else 'FAILED'} {check.name}: {check.found}")
+    return int(not all(check.holds for check in found))
 
 
 def _export(options: argparse.Namespace) -> int:

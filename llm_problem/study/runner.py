@@ -246,7 +246,7 @@ def _config(problem: Problem, optimizers: Sequence[str], budget: int, seed: int)
         "seed": seed,
         "start_at_x0": True,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -266,7 +266,8 @@ def _require_same(path: Path, id: str, optimizers: Sequence[str], budget: int, s
         raise ValueError(f"{path} is of another run: {different}")
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """The installed version of a distribution, None where there is none."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
