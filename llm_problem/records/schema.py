@@ -58,10 +58,7 @@ def names_of(connection: sqlite3.Connection) -> set[str]:
 
 def create(connection: sqlite3.Connection) -> None:
     """The tables of this version, in an empty database."""
-    connection.executescript(
-        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; PRAGMA journal_mode = WAL;"
-    )
-    connection.executescript(TABLES)
+    connection.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; {TABLES}")
 
 
 def version_of(connection: sqlite3.Connection) -> int | None:

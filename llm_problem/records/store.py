@@ -23,6 +23,7 @@ from llm_problem.records.lock import WriterLock
 from llm_problem.records.rows import COLUMNS, FIRST, Row, checksum, decode, encode
 from llm_problem.records.wal import passed_over
 
+_OF_THE_DISK = ("SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHM")
 _PAGE = 512  # rows that are read at once
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 
@@ -119,6 +120,9 @@ class RunRecord:
     def _opened(cls, path: Path, lock: WriterLock, tail: Tail | None = None) -> RunRecord:
         connection = _connect(path)
         try:
+            with _writing(path):
+                # Not before: a log that closing could not copy into a draft would be left behind when that is renamed.
+                connection.execute("PRAGMA journal_mode = WAL")
             with _reading(path):
                 schema.migrate(connection)
                 return cls(path, connection, lock, tail)
@@ -321,9 +325,13 @@ def _damaged(path: Path, what: str, whole: int) -> DamagedRecord:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What SQLite finds wrong with the file is damage."""
+    """What SQLite finds wrong with the file is damage, unless it is the disk's fault: a log needs a little room."""
     try:
         yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(_OF_THE_DISK):
+            raise _full(path, "opened", error) from error
+        raise _damaged(path, f"{type(error).__name__}: {error}", 0) from error
     except (sqlite3.Error, UnicodeError, json.JSONDecodeError, KeyError, OverflowError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}", 0) from error
 
@@ -333,10 +341,14 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise RecordFull(
-            f"{path} cannot be written ({error}): is the disk full? What was recorded before is whole, and the run "
-            "goes on from there (resume) once there is room"
-        ) from error
+        raise _full(path, "written", error) from error
+
+
+def _full(path: Path, what: str, error: sqlite3.Error) -> RecordFull:
+    return RecordFull(
+        f"{path} cannot be {what} ({error}): is the disk full, or read only? What was recorded before is whole, and "
+        "the run goes on from there (resume) once there is room"
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -82,7 +82,8 @@ def _victim(name: str, path: Path, seed: int, how: str, rng: np.random.Generator
         said += more
     os.close(read)
     # Each AFTER is followed by the number of evaluations told, as text, and a blank.
-    whole = [word for word in said.replace(BEFORE, b"").replace(DONE, b"").split(AFTER) if word.endswith(b" ")]
+    words = said.replace(BEFORE, b"").replace(DONE, b"").split(AFTER)
+    whole = [word for word in words if word.endswith(b" ") and word.strip().isdigit()]
     return DONE in said, said.count(BEFORE) > said.count(AFTER), int(whole[-1]) if whole else 0
 
 
