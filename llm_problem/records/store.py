@@ -85,6 +85,8 @@ class RunRecord:
                 values = (1, text, now, checksum((1, text, now), FIRST))
                 connection.execute("INSERT INTO run VALUES (?, ?, ?, ?)", values)
                 connection.execute("INSERT INTO tail VALUES (1, 0, ?)", (FIRST,))
+                # Last: what closing could not copy from the log of a draft would be left behind when that is renamed.
+                connection.execute("PRAGMA journal_mode = WAL")
             _sync_folder(path.parent)
             return cls._opened(path, lock)
         except BaseException:
@@ -120,9 +122,6 @@ class RunRecord:
     def _opened(cls, path: Path, lock: WriterLock, tail: Tail | None = None) -> RunRecord:
         connection = _connect(path)
         try:
-            with _writing(path):
-                # Not before: a log that closing could not copy into a draft would be left behind when that is renamed.
-                connection.execute("PRAGMA journal_mode = WAL")
             with _reading(path):
                 schema.migrate(connection)
                 return cls(path, connection, lock, tail)
