@@ -15,6 +15,7 @@ import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer, is_integer
 from llm_problem_adapters.feasibility import behind_the_worst, violations
+from llm_problem_adapters.options import positive
 
 # Beyond this one finite loss is as bad as another, and sums of them still are finite.
 LARGEST = 1e100
@@ -35,7 +36,7 @@ _RESERVED = {
 
 
 class CMAOptimizer(BaseOptimizer):
-    """pycma's CMA-ES from x0 with the problem's sigma; the distribution's mean is recommended.
+    """pycma's CMA-ES from x0; the distribution's mean is recommended.
 
     Normals come from the optimizer's own generator, so numpy's global one is neither read nor seeded, and
     every seed, 0 too, means itself. `batch_size` is the population size λ, at least 2; without it λ = 4 +
@@ -50,19 +51,22 @@ class CMAOptimizer(BaseOptimizer):
 
     Args:
         diagonal: restrict C to its diagonal: time and memory linear in d, where a full C takes d² of both.
+        step: standard deviation of the first generation, in the problem's sigma. A whole sigma is what random search
+            wants; 1,000 evaluations are some 60 generations, too few to shrink from there in 128 dimensions
+            (docs/step-sizes.md).
         **options: of pycma (`cma.CMAOptions()` lists them), `popsize`, `tolfun` or `CMA_active` for instance.
 
     Raises:
         ImportError: pycma is not installed.
         TypeError: an option that pycma does not have, or that is set here.
-        ValueError: from `setup`, a λ below 2.
+        ValueError: a step that is not positive and finite; from `setup`, a λ below 2.
         MemoryError: from `setup`, a full C that this machine's memory cannot hold.
     """
 
     handles_constraints = True
 
-    def __init__(self, *, diagonal: bool = False, **options: Any) -> None:
-        self.diagonal, self.options = bool(diagonal), options
+    def __init__(self, *, diagonal: bool = False, step: float = 0.5, **options: Any) -> None:
+        self.diagonal, self.step, self.options = bool(diagonal), positive("step", step), options
         self.name = "cma-diagonal" if diagonal else "cma"
         known = set(_import_cma().CMAOptions.defaults()) - _RESERVED
         for option in options:
@@ -77,7 +81,7 @@ class CMAOptimizer(BaseOptimizer):
         popsize = self.options.get("popsize", self.batch_size)
         if popsize is not None and (not is_integer(popsize) or popsize < 2):
             raise ValueError(f"{self.name} needs a batch_size (its population) of at least 2, got {popsize!r}")
-        sigma = self.space.sigma
+        sigma = self.step * self.space.sigma
         options: dict[str, Any] = {
             "CMA_diagonal": self.diagonal,
             "bounds": [_bound(self.space.lower), _bound(self.space.upper)],

@@ -34,7 +34,7 @@ def run(optimizer, evaluations, f=sphere, cut=10**9):
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize("sigma", [0.5, np.array([0.1, 0.2, 0.5, 1.0, 2.0])])
 def test_equals_pycmas_own_loop_fed_the_same_normals(diagonal, sigma):
-    ours = run(set_up(CMAOptimizer(diagonal=diagonal), sigma=sigma, seed=7, batch_size=9), 90)
+    ours = run(set_up(CMAOptimizer(diagonal=diagonal, step=0.3), sigma=sigma, seed=7, batch_size=9), 90)
     generator = np.random.default_rng(7)
     options = {
         "bounds": [-5, 5],
@@ -45,7 +45,7 @@ def test_equals_pycmas_own_loop_fed_the_same_normals(diagonal, sigma):
         "seed": np.nan,
         "verbose": -9,
     }
-    strategy, theirs = cma.CMAEvolutionStrategy(X0, np.max(sigma), options), []
+    strategy, theirs = cma.CMAEvolutionStrategy(X0, 0.3 * np.max(sigma), options), []
     for _ in range(10):
         X = strategy.ask()
         strategy.tell(X, sphere(np.array(X)).tolist())
@@ -133,8 +133,8 @@ def test_generations_without_a_finite_loss_are_not_a_flat_function(diagonal):
 
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_finds_back_to_where_losses_are_finite(diagonal):
-    """Every draw of the first generations leaves the ball of radius 1 in which f is finite: d = 40, sigma 1."""
-    optimizer = set_up(CMAOptimizer(diagonal=diagonal), dimension=40, x0=None)
+    """Every draw of the first generations leaves the ball of radius 1 in which f is finite: d = 40, step 1."""
+    optimizer = set_up(CMAOptimizer(diagonal=diagonal, step=1), dimension=40, x0=None)
 
     def ball(X):
         return np.where((X**2).sum(axis=1) > 1, np.inf, ((X - 0.05) ** 2).sum(axis=1))
