@@ -4,10 +4,18 @@ import json
 import os
 import time
 
+import numpy as np
 import pytest
 
-from llm_problem_adapters import list_optimizers
-from llm_problem_adapters.experiments import defaults, genetic_algorithms, movement, registry_difference
+import llm_problem as lp
+from llm_problem_adapters import GeneticAlgorithm, list_optimizers, minimize
+from llm_problem_adapters.experiments import (
+    defaults,
+    genetic_algorithms,
+    genetic_steps,
+    movement,
+    registry_difference,
+)
 from llm_problem_adapters.experiments.in_child import Child
 from llm_problem_adapters.experiments.records import Records
 
@@ -126,3 +134,13 @@ def test_what_works_on_a_sphere_only_is_told():
     found = {"sphere": {"a": "", "b": "E: x", "c": ""}, "problem": {"a": "", "b": "E: x", "c": "E: y"}}
     assert registry_difference.difference(found) == ["c"]
     assert "work on a sphere and not on tiny-gpt2-prose-lora-xs-d32-v1: c" in registry_difference.report(found)
+
+
+def test_the_steps_lead_from_the_documents_genetic_algorithm_to_ours():
+    problem, seed = lp.make(PROBLEM), 3
+    rows = list(genetic_steps.settings().values())
+    end = 1 + len(genetic_steps.CHANGES)
+    for options, reference in ((rows[0], "genetic-algorithm-document"), (rows[end - 1], "genetic-algorithm")):
+        ours = minimize(problem, GeneticAlgorithm(**options), budget=120, seed=seed)
+        assert np.array_equal(ours.losses, minimize(problem, reference, budget=120, seed=seed).losses)
+    assert genetic_steps.main(["--seeds", "1", "--budget", "60", "--problems", PROBLEM]) == 0
