@@ -30,13 +30,21 @@ class PymooProblem(Problem):
         elementwise: let pymoo call it for each point by itself, through `elementwise_runner`.
         elementwise_runner: pymoo's `StarmapParallelization`, `JoblibParallelization` and their like; None is its loop.
             Naming one is `elementwise=True`. Processes get the problem's description with each point and build it once.
+        start_at_x0: whether the pretrained model is the first point of `sampling`, and of our optimizers (`AskTell`).
 
     Attributes:
-        sampling: N(x0, sigma²) inside the bounds with the pretrained model as its first point, for
-            `DE(sampling=problem.sampling)`; pymoo's own default is uniform over the box, which starts much wider.
+        sampling: N(x0, sigma²) inside the bounds, for `DE(sampling=problem.sampling)`; pymoo's own default is uniform
+            over the box, which starts much wider.
     """
 
-    def __init__(self, problem: LLMProblem, *, elementwise: bool | None = None, elementwise_runner: Any = None) -> None:
+    def __init__(
+        self,
+        problem: LLMProblem,
+        *,
+        elementwise: bool | None = None,
+        elementwise_runner: Any = None,
+        start_at_x0: bool = True,
+    ) -> None:
         if elementwise is False and elementwise_runner is not None:
             raise ValueError("an elementwise_runner runs elementwise only: leave elementwise=False out")
         lower, upper = problem.bounds
@@ -50,11 +58,11 @@ class PymooProblem(Problem):
             elementwise=bool(elementwise) or elementwise_runner is not None,
             **({} if elementwise_runner is None else {"elementwise_runner": elementwise_runner}),
         )
-        self.problem = problem
+        self.problem, self.start_at_x0 = problem, start_at_x0
 
     @property
     def sampling(self) -> NormalSampling:
-        return NormalSampling(self.problem.x0, self.problem.sigma)
+        return NormalSampling(self.problem.x0, self.problem.sigma, start_at_x0=self.start_at_x0)
 
     def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         F, G, status = self.problem.evaluate_all(np.atleast_2d(X))
@@ -71,14 +79,15 @@ class PymooProblem(Problem):
 
 
 class NormalSampling(Sampling):
-    """Initial points N(x0, sigma²), clipped to the bounds; the first is x0 itself."""
+    """Initial points N(x0, sigma²), clipped to the bounds; with `start_at_x0` the first is x0 itself."""
 
-    def __init__(self, x0: np.ndarray, sigma: float) -> None:
+    def __init__(self, x0: np.ndarray, sigma: float, *, start_at_x0: bool = True) -> None:
         super().__init__()
-        self.x0, self.sigma = x0, sigma
+        self.x0, self.sigma, self.start_at_x0 = x0, sigma, start_at_x0
 
     def _do(self, problem: Problem, n_samples: int, *args: Any, random_state: Any = None, **kwargs: Any) -> np.ndarray:
         rng = np.random.default_rng(random_state)
         X = self.x0 + self.sigma * rng.standard_normal((n_samples, self.x0.size))  # (n, d) ~ N(x0, sigma²)
-        X[0] = self.x0
+        if self.start_at_x0:
+            X[0] = self.x0
         return np.clip(X, problem.xl, problem.xu)

@@ -85,7 +85,7 @@ class CMAOptimizer(BaseOptimizer):
         options: dict[str, Any] = {
             "CMA_diagonal": self.diagonal,
             "bounds": [_bound(self.space.lower), _bound(self.space.upper)],
-            "randn": lambda *shape: self.rng.standard_normal(shape),
+            "randn": Normals(self.rng),
             "seed": np.nan,  # pycma's word for leaving numpy's global generator alone
             "signals_filename": "",
             "verb_disp": 0,
@@ -118,6 +118,16 @@ class CMAOptimizer(BaseOptimizer):
 
     def _recommend(self) -> np.ndarray:
         return self.space.clip(self._strategy.result.xfavorite)
+
+
+class Normals:
+    """numpy's legacy `randn` from a generator, for pycma; it can be pickled."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def __call__(self, *shape: int) -> np.ndarray:
+        return self.rng.standard_normal(shape)
 
 
 def ranked(F: np.ndarray) -> np.ndarray | None:

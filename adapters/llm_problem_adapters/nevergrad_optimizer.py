@@ -17,6 +17,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,8 @@ class NevergradOptimizer(BaseOptimizer):
     `num_workers`; an algorithm that Nevergrad marks as sequential is asked for one point at a time, whatever
     the batch size. With `start_at_x0`, x0 is *suggested*, so it is the first point of the first batch and its
     loss reaches the algorithm; the algorithms that take no suggestion (Nevergrad says which) only remember it
-    as a point seen, and for those of `NO_SUGGESTIONS` x0 is evaluated apart. Without `start_at_x0` many begin
-    there all the same.
+    as a point seen, and for those of `NO_SUGGESTIONS` x0 is evaluated apart. Without `start_at_x0`, one that begins
+    at its start all the same is started at a draw from N(x0, sigma²) instead.
 
     Nevergrad lets some algorithms draw from numpy's global generator. They are given a global generator of
     their own, seeded like the rest, while they run, so a run repeats and the caller's generator is left
@@ -122,16 +123,30 @@ class NevergradOptimizer(BaseOptimizer):
         _factory(algorithm, options)
 
     def _setup(self) -> None:
+        self._candidates: list[Any] = []
+        self._start(self.space)
+        if not self.start_at_x0:
+            self._start_elsewhere()
+        elif self.algorithm not in NO_SUGGESTIONS:
+            self._optimizer.suggest(self.space.x0.copy())
+            self._x0_pending = False  # it comes with the first batch
+
+    def _start(self, space: SearchSpace) -> None:
         self._global_bits = np.random.MT19937(np.random.SeedSequence([self.seed, 1]))
         with self._own_global_generator():
-            parametrization = make_parametrization(self.space)
+            parametrization = make_parametrization(space)
             parametrization.random_state.seed(self.seed % 2**32)  # RandomState takes 32 bits
             self._optimizer = self._build(parametrization)
         self._workers = 1 if self._optimizer.no_parallelization else self._optimizer.num_workers
-        if self.start_at_x0 and self.algorithm not in NO_SUGGESTIONS:
-            self._optimizer.suggest(self.space.x0.copy())
-            self._x0_pending = False  # it comes with the first batch
-        self._candidates: list[Any] = []
+
+    def _start_elsewhere(self) -> None:
+        """Start anew at a draw where the first point is x0; only asking tells."""
+        with self._own_global_generator():
+            self._candidates = self._next_candidates()
+        if np.array_equal(self._candidates[0].value, self.space.x0):
+            self._candidates = []
+            start = self.space.x0 + self.space.sigma * self.rng.standard_normal(self.space.dimension)  # N(x0, sigma²)
+            self._start(replace(self.space, x0=self.space.clip(start)))
 
     def _build(self, parametrization: Any) -> Any:
         factory = _factory(self.algorithm, self.options)
@@ -163,14 +178,15 @@ class NevergradOptimizer(BaseOptimizer):
                 with contextlib.suppress(ng.errors.TellNotAskedNotSupportedError):
                     self._optimizer.tell(candidate, float(loss), constraints)
             self._candidates = []
-            if self._optimizer.recast:
+            if self._optimizer.recast or self._optimizer.num_ask >= self.horizon:
                 self._look_ahead()
 
     def _look_ahead(self) -> None:
-        """Ask early where the algorithm runs in a thread of its own.
+        """Ask early where the algorithm runs in a thread of its own, or has spent its horizon.
 
-        Only asking tells whether it goes on: Nevergrad would hand out random points from its end on, and here the
-        run stops. Waiting for its next point also means that the thread runs while the generators are swapped.
+        Only asking tells whether it goes on: Nevergrad would hand out random points from a thread's end on, and some
+        of its designs fail beyond their last point; here the run stops. Waiting for its next point also means that the
+        thread runs while the generators are swapped.
         """
         import nevergrad as ng
 
@@ -180,6 +196,10 @@ class NevergradOptimizer(BaseOptimizer):
                 self._candidates = self._next_candidates()
             except ng.errors.FinishedUnderlyingOptimizerWarning:
                 self.stop_reason = f"{self.name} has converged, or spent its horizon of {self.horizon}"
+            except AssertionError as error:
+                if "Over the budget" not in str(error):
+                    raise
+                self.stop_reason = f"{self.name} has spent its horizon of {self.horizon}"
 
     def _recommend(self) -> np.ndarray:
         if not self._optimizer.num_tell:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem_adapters.base import HORIZON, BaseOptimizer
-from llm_problem_adapters.registry import OWN, WITH_GRADIENTS, configure
+from llm_problem_adapters.registry import configure, own_optimizers
 
 try:
     import nevergrad as ng
@@ -33,8 +33,8 @@ class AskTellOptimizer(Optimizer):
 
     It searches Nevergrad's standardised space, in which the parametrization's value is 0 and its sigma 1, inside the
     bounds where the value is an affine map of that space (an `Array` or `Scalar`, bounded or not), else without bounds:
-    Nevergrad maps whatever it is asked into them. The first point is the parametrization's value, or the best
-    suggestion that was told before.
+    Nevergrad maps whatever it is asked into them. With `start_at_x0` the first point is the parametrization's value.
+    The best suggestion that was told before anything was asked takes its place, and is not evaluated again.
 
     Generations are handed out one point at a time and may be told in any order. While the rest of a generation is being
     evaluated, and after the algorithm's own end, points N(0, I) of the standardised space are handed out instead, which
@@ -50,6 +50,7 @@ class AskTellOptimizer(Optimizer):
         num_workers: points that are asked for before one is told; the batch size of algorithms without generations.
         algorithm: a name as for `make_optimizer`.
         options: of that algorithm.
+        start_at_x0: whether the parametrization's value is evaluation one, as for `make_optimizer`.
 
     Raises:
         TypeError, ValueError: as for `make_optimizer`.
@@ -63,8 +64,10 @@ class AskTellOptimizer(Optimizer):
         *,
         algorithm: str = "genetic-algorithm",
         options: Mapping[str, Any] | None = None,
+        start_at_x0: bool = True,
     ) -> None:
         super().__init__(parametrization, budget=budget, num_workers=num_workers)
+        self._start_at_x0 = start_at_x0
         self._penalize_cheap_violations = True  # a point that Nevergrad throws away is told as infinite
         self._ours: BaseOptimizer = configure(algorithm, **(options or {}))
         self._waiting: deque[int] = deque()  # places of the generation that are still to be handed out
@@ -128,7 +131,7 @@ class AskTellOptimizer(Optimizer):
             horizon=HORIZON if self.budget is None else self.budget,
             batch_size=self.num_workers if self.num_workers > 1 else None,
             seed=seed_of(self._rng),
-            start_at_x0=True,
+            start_at_x0=self._start_at_x0 or start is not None,
         )
         if start is not None:  # a suggestion whose loss is known is not evaluated again
             first = self._ours.ask(1)
@@ -141,10 +144,17 @@ class ParametrizedAskTell(ConfiguredOptimizer):
     Args:
         algorithm: a name as for `make_optimizer`.
         options: of that algorithm.
+        start_at_x0: whether the parametrization's value is evaluation one.
     """
 
-    def __init__(self, *, algorithm: str = "genetic-algorithm", options: Mapping[str, Any] | None = None) -> None:
-        super().__init__(AskTellOptimizer, {"algorithm": algorithm, "options": options})
+    def __init__(
+        self,
+        *,
+        algorithm: str = "genetic-algorithm",
+        options: Mapping[str, Any] | None = None,
+        start_at_x0: bool = True,
+    ) -> None:
+        super().__init__(AskTellOptimizer, {"algorithm": algorithm, "options": options, "start_at_x0": start_at_x0})
 
 
 def register_with_nevergrad() -> list[str]:
@@ -154,9 +164,7 @@ def register_with_nevergrad() -> list[str]:
         The names under which they stand there, "LPGeneticAlgorithm" for "genetic-algorithm", sorted.
     """
     names = []
-    for own in OWN:
-        if own in WITH_GRADIENTS:
-            continue
+    for own in own_optimizers(gradients=False):
         name = nevergrad_name(own)
         if name not in ng.optimizers.registry:
             ParametrizedAskTell(algorithm=own).set_name(name, register=True)

@@ -39,6 +39,8 @@ class AskTell(Algorithm):
         horizon: evaluations that the algorithm plans for; None takes N of `("n_eval", N)`, the generations of
             `("n_gen", N)` times the optimizer's population, or `HORIZON`.
         batch_size: points proposed before any is told, for optimizers without generations of their own.
+        start_at_x0: whether the start is evaluation one, as for `make_optimizer`; None is as `PymooProblem` says, and
+            True on any other problem.
         **options: of the optimizer that is named.
 
     Raises:
@@ -54,6 +56,7 @@ class AskTell(Algorithm):
         sigma: Any = None,
         horizon: int | None = None,
         batch_size: int | None = None,
+        start_at_x0: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(output=SingleObjectiveOutput())
@@ -64,6 +67,7 @@ class AskTell(Algorithm):
             raise TypeError(f"options are for an optimizer by name, got {', '.join(options)} beside an optimizer")
         self.optimizer = optimizer
         self.start, self.step, self.horizon, self.batch_size = x0, sigma, horizon, batch_size
+        self.start_at_x0 = start_at_x0
 
     def _setup(self, problem: Any, **kwargs: Any) -> None:
         if problem.n_obj != 1 or problem.n_eq_constr:
@@ -71,7 +75,9 @@ class AskTell(Algorithm):
                 f"{self.optimizer.name} is for one objective without equality constraints, this problem has "
                 f"{problem.n_obj} and {problem.n_eq_constr}"
             )
-        x0, sigma = self._start_of(problem)
+        sampling = getattr(problem, "sampling", None)
+        theirs = sampling.start_at_x0 if isinstance(sampling, NormalSampling) else True
+        x0, sigma = self._start_of(problem, sampling)
         seed = self.seed if self.seed is not None else int(self.random_state.integers(2**32))
         self.optimizer.setup(
             dimension=problem.n_var,
@@ -81,12 +87,12 @@ class AskTell(Algorithm):
             horizon=self._planned(),
             batch_size=self.batch_size,
             seed=seed,
+            start_at_x0=theirs if self.start_at_x0 is None else self.start_at_x0,
         )
 
-    def _start_of(self, problem: Any) -> tuple[Any, Any]:
+    def _start_of(self, problem: Any, sampling: Any) -> tuple[Any, Any]:
         x0: Any = 0.0
         sigma: Any = 1.0
-        sampling = getattr(problem, "sampling", None)
         if isinstance(sampling, NormalSampling):
             x0, sigma = sampling.x0, sampling.sigma
         elif problem.xl is not None and problem.xu is not None:

@@ -29,6 +29,8 @@ OWN: dict[str, tuple[str, str]] = {
     "spsa": ("spsa", "SPSA"),
 }
 
+PYCMA = ("cma", "cma-diagonal")  # pycma's CMA-ES, full and diagonal
+
 # Those that are given gradients: no black-box optimizers, but references for them.
 WITH_GRADIENTS = frozenset({"adam", "hybrid"})
 
@@ -36,6 +38,12 @@ WITH_GRADIENTS = frozenset({"adam", "hybrid"})
 def takes_gradients(name: str) -> bool:
     """Whether the optimizer of that name is given gradients, so that it is a reference and no black-box optimizer."""
     return name in WITH_GRADIENTS
+
+
+def own_optimizers(*, gradients: bool = True) -> list[str]:
+    """The names of this package's own optimizers, and of pycma's where that is installed; `gradients` as below."""
+    names = [name for name in OWN if gradients or not takes_gradients(name)]
+    return [*names, *PYCMA] if _installed("cma") else names
 
 
 def list_optimizers(pattern: str = "*", *, gradients: bool = True) -> list[str]:
@@ -47,9 +55,7 @@ def list_optimizers(pattern: str = "*", *, gradients: bool = True) -> list[str]:
         pattern: of the names.
         gradients: whether those are listed too that are given gradients (`takes_gradients`): "adam" and "hybrid".
     """
-    names = [name for name in OWN if gradients or not takes_gradients(name)]
-    if _installed("cma"):
-        names += ["cma", "cma-diagonal"]
+    names = own_optimizers(gradients=gradients)
     if _may_match(pattern, "optuna:"):
         from llm_problem_adapters.optuna_optimizer import sampler_names
 
@@ -124,7 +130,7 @@ def configure(name: str, **options: Any) -> BaseOptimizer:
         from llm_problem_adapters.optuna_optimizer import OptunaOptimizer
 
         return OptunaOptimizer(algorithm, **options)
-    if name in ("cma", "cma-diagonal"):
+    if name in PYCMA:
         from llm_problem_adapters.cma_optimizer import CMAOptimizer
 
         return CMAOptimizer(diagonal=name == "cma-diagonal", **options)

@@ -30,8 +30,8 @@ NAMES = [
 ]  # fmt: skip
 # One point at a time, these are or choose deterministic ones from scipy: every seed gives the same run.
 WITHOUT_CHANCE = {"NelderMead", "Cobyla", "NGOpt", "NgIohTuned", "Shiwa"}
-# Their first point is the start, suggested or not.
-AT_X0_ANYWAY = WITHOUT_CHANCE | {"OnePlusOne", "DiscreteOnePlusOne", "NoisyOnePlusOne"}
+# Their first point is the start of the parametrization, suggested or not.
+AT_THEIR_START = WITHOUT_CHANCE | {"OnePlusOne", "DiscreteOnePlusOne", "NoisyOnePlusOne"}
 
 
 class Sphere:
@@ -122,11 +122,26 @@ def test_repeats_to_the_bit_inside_bounds_from_x0(name, batch_size):
     assert np.array_equal(before[1], after[1]) and before[2:] == after[2:]
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - AT_X0_ANYWAY))
-def test_x0_is_not_forced(name):
-    problem = Sphere()
-    minimize(problem, f"nevergrad:{name}", 3, start_at_x0=False, horizon=50)
-    assert not np.array_equal(problem.seen[0], X0)
+@pytest.mark.parametrize("batch_size", [None, 5])
+@pytest.mark.parametrize("name", NAMES)
+def test_without_x0_the_start_is_theirs_or_a_draw(name, batch_size):
+    settings = {"dimension": 4, "x0": X0, "bounds": (-5, 5), "sigma": 0.5, "horizon": 50, "batch_size": batch_size}
+    first, again, other = (
+        NevergradOptimizer(name).setup(**settings, seed=seed, start_at_x0=False).ask(50) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], X0)
+    array = ng.p.Array(init=X0).set_mutation(sigma=0.5).set_bounds(-5, 5, full_range_sampling=False)
+    array.random_state.seed(3)
+    factory = ng.optimizers.registry[name]
+    theirs = factory(array, budget=50, num_workers=1 if factory.no_parallelization else batch_size or 1).ask().value
+    at_their_start = np.array_equal(theirs, X0)
+    assert at_their_start == (name in AT_THEIR_START) or batch_size  # with which NGOpt and its kin choose another
+    if at_their_start:
+        assert not np.array_equal(first[0], other[0])
+        assert np.abs(first[0] - X0).max() < 2.5  # five deviations of the draw
+    else:
+        np.testing.assert_array_equal(first[0], theirs)
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
@@ -225,6 +240,19 @@ def test_an_algorithm_that_has_converged_stops():
         n += 1
     assert n <= 41
     assert "spent its horizon of 40" in optimizer.stop_reason
+
+
+@pytest.mark.parametrize("name", ["LogSQPCMA", "SqrtMultiBFGS"])
+def test_designs_that_fail_beyond_their_last_point_stop(name):
+    optimizer = NevergradOptimizer(name).setup(dimension=4, x0=X0, bounds=(-5, 5), horizon=40)
+    n = 0
+    while optimizer.stop_reason is None and n < 200:
+        X = optimizer.ask(7)
+        optimizer.tell(X, ((X - 0.2) ** 2).sum(axis=1))
+        n += len(X)
+    assert 40 <= n < 60
+    assert optimizer.stop_reason == f"nevergrad:{name} has spent its horizon of 40"
+    assert np.isfinite(optimizer.recommend()).all()
 
 
 def test_sequential_algorithms_are_asked_one_at_a_time():

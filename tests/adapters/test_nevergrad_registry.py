@@ -12,9 +12,9 @@ from nevergrad.optimization import test_suggest as their_suggestions
 import llm_problem as lp
 from llm_problem_adapters import minimize, register_with_nevergrad
 from llm_problem_adapters.nevergrad_registry import ParametrizedAskTell, nevergrad_name, seed_of, standardised_bounds
-from llm_problem_adapters.registry import OWN, WITH_GRADIENTS
+from llm_problem_adapters.registry import own_optimizers
 
-OURS = sorted(set(OWN) - WITH_GRADIENTS)
+OURS = sorted(own_optimizers(gradients=False))
 NAMES = register_with_nevergrad()
 # Two dimensions and 300 evaluations from 0 to (0.5, −0.8), to a tenth, is asked of local and global search alike.
 FAR_OFF = {"LPRandomSearch", "LPGeneticAlgorithmDocument"}

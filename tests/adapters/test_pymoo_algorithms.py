@@ -11,9 +11,9 @@ import llm_problem as lp
 from llm_problem_adapters import AskTell, GeneticAlgorithm, minimize
 from llm_problem_adapters.genetic_operators import multi_point_crossover, uniform_crossover
 from llm_problem_adapters.pymoo_operators import CutCrossover, ExchangeCrossover, GaussianMutation, TopSelection
-from llm_problem_adapters.registry import OWN, WITH_GRADIENTS
+from llm_problem_adapters.registry import own_optimizers
 
-OURS = sorted(set(OWN) - WITH_GRADIENTS)
+OURS = sorted(own_optimizers(gradients=False))
 
 
 class Constrained(Problem):
