@@ -104,6 +104,9 @@ def ended(how, *arguments):
         raise ValueError(f"with {arguments}")
     if how == "hangs":
         time.sleep(60)
+    if how == "computes":
+        while True:
+            pass
     if how == "dies":
         os._exit(7)
     return how
@@ -114,7 +117,8 @@ def test_a_child_outlives_what_it_is_given():
     try:
         assert child.call("works", limit=60) == "works"
         assert child.call("raises", 1, limit=60) == "ValueError: with (1,)"
-        assert child.call("hangs", limit=0.2) == "TimeoutError: longer than 0.2 s"
+        assert child.call("hangs", limit=0.05) == "TimeoutError: longer than 0.05 s"
+        assert child.call("computes", limit=0.2) == "TimeoutError: longer than 0.2 s"
         assert child.call("dies", limit=60) == "ChildProcessError: it ended the process with code 7"
         assert child.call("works", limit=60) == "works"
     finally:
