@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-numpy bench faults lint clean
+.PHONY: install demo test test-numpy test-benchmark bench faults lint clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,15 @@ test-numpy:
 		tests/llm_problem/test_nevergrad_function.py tests/llm_problem/test_pymoo_scripts.py \
 		tests/adapters/test_nevergrad_optimizer.py
 
+# Nevergrad's own benchmark needs gigabytes that nothing else does. PyPI's torchvision is for PyPI's torch, of which
+# === means that very build.
+TORCH ?= $(shell sed -n 's/^torch==/torch===/p' constraints.txt)
+test-benchmark:
+	$(PYTHON) -m venv .venv-benchmark
+	.venv-benchmark/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmark]' \
+		'$(TORCH)' pytest hypothesis
+	.venv-benchmark/bin/python -m pytest -rs tests/adapters/test_nevergrad_benchmark.py
+
 # Figures of this machine; ARGS="--data FOLDER --json FILE …" goes to the first, which has a --help.
 bench: install
 	$(BIN)/python -m llm_problem.benchmarks $(ARGS)
@@ -48,4 +57,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-numpy-*
+	rm -rf .venv .venv-numpy-* .venv-benchmark

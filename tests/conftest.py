@@ -14,7 +14,10 @@ from hypothesis import settings
 
 from llm_problem.models import load_model
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests share files, such as tests.llm_problem.subspace_examples
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS.parent))  # tests share files, such as tests.llm_problem.subspace_examples
+from tests.documents import promises  # noqa: E402
+
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 torch.set_num_threads(1)  # the models are small, and threads on busy cores wait for each other
@@ -24,9 +27,15 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.hookimpl(tryfirst=True)  # before `-m "not real"` picks
 def pytest_collection_modifyitems(items):
+    held = {}  # by a test: lines of docs/promises.md
+    for line, tests in promises().items():
+        for file, name in tests:
+            held.setdefault((TESTS / file, name), []).append(line)
     for item in items:
         if "smollm2" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+        for line in held.get((item.path, getattr(item, "originalname", None)), ()):
+            item.add_marker(pytest.mark.promise(line=line))
 
 
 @pytest.fixture(scope="session")

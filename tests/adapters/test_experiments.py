@@ -1,22 +1,13 @@
 """Experiments go on where they were stopped, and say what they found."""
 
 import json
-import os
-import time
 
 import numpy as np
 import pytest
 
 import llm_problem as lp
 from llm_problem_adapters import GeneticAlgorithm, list_optimizers, minimize
-from llm_problem_adapters.experiments import (
-    defaults,
-    genetic_algorithms,
-    genetic_steps,
-    movement,
-    registry_difference,
-)
-from llm_problem_adapters.experiments.in_child import Child
+from llm_problem_adapters.experiments import defaults, genetic_algorithms, genetic_steps, movement
 from llm_problem_adapters.experiments.records import Records
 
 PROBLEM = "tiny-gpt2-prose-lora-xs-d32-v1"
@@ -96,48 +87,6 @@ def test_genetic_algorithms_are_compared_seed_by_seed(tmp_path, capsys):
 def test_nothing_was_tuned_on_what_the_genetic_algorithms_are_compared_on():
     assert not set(genetic_algorithms.PROBLEMS) & set(defaults.PROBLEMS)
     assert len(genetic_algorithms.PROBLEMS) >= 8
-
-
-def ended(how, *arguments):
-    """A call for a child process."""
-    if how == "raises":
-        raise ValueError(f"with {arguments}")
-    if how == "hangs":
-        time.sleep(60)
-    if how == "computes":
-        while True:
-            pass
-    if how == "dies":
-        os._exit(7)
-    return how
-
-
-def test_a_child_outlives_what_it_is_given():
-    child = Child(ended)
-    try:
-        assert child.call("works", limit=60) == "works"
-        assert child.call("raises", 1, limit=60) == "ValueError: with (1,)"
-        assert child.call("hangs", limit=0.05) == "TimeoutError: longer than 0.05 s"
-        assert child.call("computes", limit=0.2) == "TimeoutError: longer than 0.2 s"
-        assert child.call("dies", limit=60) == "ChildProcessError: it ended the process with code 7"
-        assert child.call("works", limit=60) == "works"
-    finally:
-        child.close()
-
-
-def test_every_kind_of_nevergrads_optimizers_works_here_where_it_works_on_a_sphere(tmp_path, capsys):
-    """`registry_difference` without a pattern runs all of them."""
-    kinds = ("OnePlusOne", "TwoPointsDE", "NGOpt", "TBPSA", "MetaModel", "Cobyla", "SQP", "LHSSearch", "SPSA")
-    arguments = [*(f"nevergrad:{name}" for name in kinds), "--checks", "sphere", "problem"]
-    assert registry_difference.main([*arguments, "--out", str(tmp_path / "found.jsonl")]) == 0
-    printed = capsys.readouterr().out
-    assert printed.count(f"{len(kinds)} of {len(kinds)} work") == 2, printed
-
-
-def test_what_works_on_a_sphere_only_is_told():
-    found = {"sphere": {"a": "", "b": "E: x", "c": ""}, "problem": {"a": "", "b": "E: x", "c": "E: y"}}
-    assert registry_difference.difference(found) == ["c"]
-    assert "work on a sphere and not on tiny-gpt2-prose-lora-xs-d32-v1: c" in registry_difference.report(found)
 
 
 def test_the_steps_lead_from_the_documents_genetic_algorithm_to_ours():

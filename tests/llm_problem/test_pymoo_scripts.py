@@ -9,13 +9,22 @@ import numpy as np
 import psutil
 import pytest
 from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.algorithms.soo.nonconvex.cmaes import CMAES
+from pymoo.algorithms.soo.nonconvex import pattern
+from pymoo.algorithms.soo.nonconvex.brkga import BRKGA
+from pymoo.algorithms.soo.nonconvex.cmaes import BIPOPCMAES, CMAES, SimpleCMAES
 from pymoo.algorithms.soo.nonconvex.de import DE
 from pymoo.algorithms.soo.nonconvex.direct import DIRECT
 from pymoo.algorithms.soo.nonconvex.es import ES
+from pymoo.algorithms.soo.nonconvex.g3pcx import G3PCX
 from pymoo.algorithms.soo.nonconvex.ga import GA
+from pymoo.algorithms.soo.nonconvex.ga_niching import NicheGA
+from pymoo.algorithms.soo.nonconvex.isres import ISRES
 from pymoo.algorithms.soo.nonconvex.nelder import NelderMead
+from pymoo.algorithms.soo.nonconvex.nrbo import NRBO
 from pymoo.algorithms.soo.nonconvex.pso import PSO
+from pymoo.algorithms.soo.nonconvex.pso_ep import EPPSO
+from pymoo.algorithms.soo.nonconvex.random_search import RandomSearch
+from pymoo.algorithms.soo.nonconvex.sres import SRES
 from pymoo.core.callback import Callback
 from pymoo.core.evaluator import Evaluator
 from pymoo.core.individual import Individual
@@ -46,6 +55,19 @@ ALGORITHMS = {
     "PatternSearch": PatternSearch,
     "DIRECT": DIRECT,
     "NSGA2": lambda: NSGA2(pop_size=8),
+}
+# The others that pymoo's own tests put through Sphere.
+OTHERS = {
+    "BIPOPCMAES": lambda: BIPOPCMAES(x0=np.zeros(32), sigma=0.1),
+    "BRKGA": lambda: BRKGA(n_elites=4, n_offsprings=10, n_mutants=2),
+    "EPPSO": lambda: EPPSO(pop_size=8),
+    "G3PCX": lambda: G3PCX(pop_size=8),
+    "ISRES": lambda: ISRES(n_offsprings=20, pop_size=4),
+    "NRBO": lambda: NRBO(pop_size=8, max_iteration=5),
+    "NicheGA": lambda: NicheGA(pop_size=8),
+    "RandomSearch": lambda: RandomSearch(n_points_per_iteration=8),
+    "SRES": lambda: SRES(n_offsprings=20, pop_size=4),
+    "SimpleCMAES": lambda: SimpleCMAES(x0=np.zeros(32), sigma=0.1),
 }
 ONE_CALL = ["GA", "DE", "PSO", "CMAES", "ES", "NSGA2"]
 
@@ -81,7 +103,7 @@ class Trace(Callback):
 
 def trace(face, name, evaluations=40, seed=1, **options):
     np.random.seed(seed)  # CMAES draws from numpy's global generator
-    algorithm, callback = ALGORITHMS[name](), Trace()
+    algorithm, callback = {**ALGORITHMS, **OTHERS}[name](), Trace()
     result = minimize(face, algorithm, ("n_eval", evaluations), seed=seed, callback=callback, **options)
     return result, callback.data["X"], callback.data["F"]
 
@@ -110,6 +132,13 @@ def test_item_6_vectorised_elementwise_starmap_and_joblib_agree_bitwise(name, pr
         face = problem.to_pymoo(**objectives(name), **options)
         assert face.elementwise
         assert_same(whole, trace(face, name))
+
+
+def test_item_6_pymoos_own_pattern_search(problem):
+    """It draws from a generator without a seed, so that no two of its runs can be compared."""
+    result = minimize(problem.to_pymoo(), pattern.PatternSearch(x0=np.zeros(32)), ("n_eval", 40), seed=1)
+    assert result.algorithm.evaluator.n_eval >= 40
+    assert result.F[0] == problem(result.X) <= problem(problem.x0)
 
 
 def one_thread():
@@ -200,13 +229,22 @@ def test_item_10_cmaes_returns(overflowing):
 # What pymoo's own tests do with its Sphere.
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [*ALGORITHMS, *OTHERS])
 def test_item_13_determinism(name, problem):
     first, again, other = (trace(problem.to_pymoo(**objectives(name)), name, seed=seed) for seed in (1, 1, 2))
     assert_same(first, again)
     np.testing.assert_array_equal(first[0].X, again[0].X)
     if name != "DIRECT":  # which draws nothing
         assert not np.array_equal(first[1][-1], other[1][-1])
+
+
+@pytest.mark.parametrize("name", ["GA", "DE", "PSO", "NelderMead", "RandomSearch"])
+def test_item_13_a_run_leaves_its_algorithm_and_problem_as_they_were(name, problem):
+    face, algorithm = problem.to_pymoo(), {**ALGORITHMS, **OTHERS}[name]()
+    first, again = (minimize(face, algorithm, ("n_eval", 40), seed=1) for _ in range(2))
+    np.testing.assert_array_equal(first.X, again.X)
+    assert algorithm.problem is None
+    assert first.problem.problem is problem
 
 
 @pytest.mark.parametrize("name", ["GA", "DE", "PSO", "NelderMead"])

@@ -15,12 +15,13 @@ printed and must be empty.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import functools
 import importlib
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("patterns", nargs="*", default=["*"], help='of names, such as "nevergrad:*DE"')
     parser.add_argument("--quick", action="store_true", help="some of every kind instead")
     parser.add_argument("--checks", nargs="+", default=list(TITLES), choices=list(TITLES))
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of the processor (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="processor seconds of a run (default: %(default)s)")
     parser.add_argument("--out", metavar="FILE.jsonl", help="file of what was found; goes on where it was")
     options = parser.parse_args(arguments)
     records, child = Records(options.out, KEY), Child(attempt)
@@ -70,14 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found[what][name] = result(records, child, what, name, options.limit)
     finally:
         child.close()
-    print(report(found, [] if options.quick else not_installed(patterns)))
+    print(report(found, {} if options.quick else not_installed(patterns)))
     return 1 if difference(found) else 0
 
 
 def result(records: Records, child: Child, what: str, name: str, limit: float) -> str:
     """What went wrong with an optimizer; nothing, where it works."""
     identity: Record = dict(zip(KEY, (what, name, BUDGET), strict=True))
-    return records.run(identity, lambda: {"error": child.call(what, name, limit=limit)})["error"]
+    runs = 2 if what == DRIVEN else 1
+    return records.run(identity, lambda: {"error": child.call(what, name, limit=runs * limit)})["error"]
 
 
 def attempt(what: str, name: str) -> str:
@@ -194,8 +196,6 @@ def difference(found: dict[str, dict[str, str]]) -> list[str]:
 
 def not_installed(patterns: Sequence[str]) -> dict[str, list[str]]:
     """Package → names in Nevergrad's registry that need it, where it is not installed."""
-    import fnmatch
-
     import nevergrad as ng
 
     from llm_problem_adapters.nevergrad_optimizer import missing_package
@@ -208,7 +208,7 @@ def not_installed(patterns: Sequence[str]) -> dict[str, list[str]]:
     return missing
 
 
-def report(found: dict[str, dict[str, str]], missing: dict[str, list[str]] | Sequence[str] = ()) -> str:
+def report(found: dict[str, dict[str, str]], missing: Mapping[str, Sequence[str]] | None = None) -> str:
     """Counts, what failed and why, and the difference."""
     lines = [
         f"{TITLES[what]}: {sum(not e for e in errors.values())} of {len(errors)} work" for what, errors in found.items()
@@ -221,8 +221,8 @@ def report(found: dict[str, dict[str, str]], missing: dict[str, list[str]] | Seq
         for kind, names in sorted(kinds.items(), key=lambda each: -len(each[1])):
             lines.append(f"  {TITLES[what]}: {kind[:150]} ({len(names)}): {', '.join(names)}")
     if missing:
-        lines.append(f"not run, because a package is not installed: {sum(map(len, dict(missing).values()))}")
-        lines += [f"  {package}: {', '.join(names)}" for package, names in sorted(dict(missing).items())]
+        lines.append(f"not run, because a package is not installed: {sum(map(len, missing.values()))}")
+        lines += [f"  {package}: {', '.join(names)}" for package, names in sorted(missing.items())]
     lines.append(f"work on a sphere and not on {PROBLEM}: {', '.join(difference(found)) or 'none'}")
     return "\n".join(lines)
 
