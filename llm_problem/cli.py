@@ -93,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--budget", type=int, required=True, metavar="N", help="evaluations for each optimizer")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of the optimizers (default 0)")
+    command.add_argument(
+        "--start-at-x0",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the pretrained model is evaluation one (default: yes)",
+    )
     command.add_argument("--out", metavar="DIR", help="new folder for the results (default: in runs/)")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it there")
     command.add_argument("--seconds", type=float, metavar="S", help="evaluate nothing more after so long; see --resume")
@@ -167,11 +173,13 @@ def _run(options: argparse.Namespace) -> int:
     out = options.out or str(new_run_folder(options.id))
     words = ["llm-problem", "run", options.id, "--optimizer", *options.optimizer, "--budget", str(options.budget)]
     words += ["--seed", str(options.seed), "--out", out, "--resume"]
+    words += [] if options.start_at_x0 else ["--no-start-at-x0"]
     go_on = options.stopped.advice = f"to go on: {shlex.join(words)}"
+    settings = {"seed": options.seed, "start_at_x0": options.start_at_x0}
     limits = {"resume": options.resume, "seconds": options.seconds}
     try:
         outcome = run_optimizers(
-            options.id, options.optimizer, minimize, budget=options.budget, seed=options.seed, out=out, **limits
+            options.id, options.optimizer, minimize, budget=options.budget, out=out, **settings, **limits
         )
     except KeyboardInterrupt:
         print(go_on, file=sys.stderr)

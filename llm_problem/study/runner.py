@@ -78,6 +78,7 @@ def run_optimizers(
     *,
     budget: int,
     seed: int,
+    start_at_x0: bool = True,
     out: str | None = None,
     resume: bool = False,
     seconds: float | None = None,
@@ -90,6 +91,7 @@ def run_optimizers(
         minimize: `llm_problem_adapters.minimize`.
         budget: evaluations for each optimizer.
         seed: of each optimizer.
+        start_at_x0: whether the pretrained model is evaluation one of each, as for `minimize`.
         out: a folder that does not exist yet; None makes one in runs/.
         resume: go on with the run in `out`, where there is one.
         seconds: after which nothing more is evaluated; None is no limit.
@@ -102,13 +104,13 @@ def run_optimizers(
     path = Path(out) if out is not None else new_run_folder(id)
     resume = resume and path.exists()
     if resume:
-        _require_same(path, id, optimizers, budget, seed)
+        _require_same(path, id, optimizers, budget, seed, start_at_x0)
     elif path.exists():  # before a model is loaded for nothing
         raise FileExistsError(f"{path} exists already and is not overwritten: choose another --out")
     problem = make(id)
     with RunFolder(path, constrained=bool(problem.constraints), resume=resume) as folder:
         if not resume:
-            folder.write_config(_config(problem, optimizers, budget, seed))
+            folder.write_config(_config(problem, optimizers, budget, seed, start_at_x0))
         outcome = Outcome(id, path, path / "convergence.png", problem.spec.task.headline, {})
         with ProgressLine("pretrained", total=0):
             outcome.pretrained = {"search_loss": problem(problem.x0), **_held_out(problem, problem.x0)}
@@ -116,7 +118,8 @@ def run_optimizers(
         points: dict[str, np.ndarray] = {}
         for name in optimizers:
             limits = None if end is None else {"seconds": max(1e-3, end - time.monotonic())}
-            _run_one(problem, name, minimize, budget, seed, folder, outcome, histories, points, limits)
+            settings = {"seed": seed, "start_at_x0": start_at_x0, "limits": limits}
+            _run_one(problem, name, minimize, budget, settings, folder, outcome, histories, points)
             _write(problem, folder, outcome, histories, points, seed)
             late = end is not None and time.monotonic() >= end and name != optimizers[-1]
             outcome.out_of_time = late or outcome.rows[-1].get("stop_reason") == TIME_LIMIT
@@ -130,12 +133,11 @@ def _run_one(
     name: str,
     minimize: Callable[..., Any],
     budget: int,
-    seed: int,
+    settings: dict[str, Any],
     folder: RunFolder,
     outcome: Outcome,
     histories: dict[str, np.ndarray],
     points: dict[str, np.ndarray],
-    limits: dict[str, float] | None,
 ) -> None:
     """One optimizer, its row and its points; what it raises becomes its row, and the rest goes on."""
     with ProgressLine(name, total=budget) as line:
@@ -150,8 +152,8 @@ def _run_one(
             line.update(progress.evaluations, progress.best_loss)
 
         try:
-            keep: dict[str, Any] = {"record": folder.record(name), "resume": True, "limits": limits}
-            result = minimize(problem, name, budget, seed=seed, callback=record, **keep)
+            keep: dict[str, Any] = {"record": folder.record(name), "resume": True}
+            result = minimize(problem, name, budget, callback=record, **settings, **keep)
         except Exception as error:  # reported with its trace; other optimizers are not its hostages
             if not isinstance(error, (MemoryError, ImportError)):  # whose message says all
                 traceback.print_exc(file=sys.stderr)
@@ -183,7 +185,7 @@ def _run_one(
             "non_finite": int(np.sum(result.status == "non-finite")),
             "seconds": result.seconds,
             "stop_reason": result.stop_reason,
-            "seed": seed,
+            "seed": settings["seed"],
             **({"used_gradients": True} if result.used_gradients else {}),
             **({"feasible": result.feasible} if problem.constraints else {}),
         }
@@ -237,30 +239,30 @@ def _write(
     folder.write_picture(outcome.picture.name, picture)
 
 
-def _config(problem: Problem, optimizers: Sequence[str], budget: int, seed: int) -> dict[str, Any]:
+def _config(problem: Problem, optimizers: Sequence[str], budget: int, seed: int, start_at_x0: bool) -> dict[str, Any]:
     return {
         "problem": problem.spec.to_dict(),
         "fingerprint": problem.fingerprint,
         "optimizers": list(optimizers),
         "budget": budget,
         "seed": seed,
-        "start_at_x0": True,
+        "start_at_x0": start_at_x0,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def _require_same(path: Path, id: str, optimizers: Sequence[str], budget: int, seed: int) -> None:
+def _require_same(path: Path, id: str, optimizers: Sequence[str], budget: int, seed: int, start_at_x0: bool) -> None:
     """What is resumed must be the same run; its records are compared in more detail where they are opened."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         spec = config["problem"]
         name = spec["id"] if not spec["instance"] else f"{spec['id']}@{spec['instance']}"
-        before = {"problem": name, **{key: config[key] for key in ("optimizers", "budget", "seed")}}
+        before = {"problem": name, **{key: config[key] for key in ("optimizers", "budget", "seed", "start_at_x0")}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no folder of a run that could go on: {error}") from error
-    wanted = {"problem": id, "optimizers": list(optimizers), "budget": budget, "seed": seed}
+    wanted = {"problem": id, "optimizers": list(optimizers), "budget": budget, "seed": seed, "start_at_x0": start_at_x0}
     if before != wanted:
         different = "; ".join(f"{key} {before[key]}, not {wanted[key]}" for key in wanted if before[key] != wanted[key])
         raise ValueError(f"{path} is of another run: {different}")

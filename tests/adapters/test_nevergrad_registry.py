@@ -70,6 +70,7 @@ def test_nevergrads_own_check(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_nevergrads_own_checks_of_pickles_and_suggestions(name):
     theirs.test_optim_pickle(name)
+    their_suggestions.test_optimizers_suggest(name)
     instrumentation = ng.p.Array(shape=(100,)).set_bounds(0.0, 1.0)
     instrumentation.set_integer_casting()
     suggestion = np.asarray([0] * 17 + [1] * 17 + [0] * 66)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import llm_problem as lp
 import llm_problem_adapters
 from llm_problem.cli import main
 from llm_problem.records import RunRecord
@@ -90,6 +91,25 @@ def test_another_run_is_not_gone_on_with(tmp_path, capsys, changes, what):
     assert "out is of another run" in error
     assert re.search(what, error)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_does_not_start_at_x0(tmp_path, interrupting, monkeypatch, capsys):
+    """Another one than the run that does, from its first evaluation on, and resumed as what it is."""
+    pretrained = lp.make(ID)
+    loss = pretrained(pretrained.x0)
+    for out, words in (("with", ["--start-at-x0"]), ("whole", ["--no-start-at-x0"])):
+        assert run(*words, out=out) == 0
+        firsts = [float(row["loss"]) == loss for row in history_of(tmp_path / out) if row["evaluation"] == "1"]
+        assert firsts == [out == "with"] * 2
+        assert json.loads((tmp_path / out / "config.json").read_text())["start_at_x0"] == (out == "with")
+    interrupting("pymoo:PSO", 5)
+    assert run("--no-start-at-x0") == 130
+    assert re.search("to go on: llm-problem run .* --no-start-at-x0$", capsys.readouterr().err, flags=re.M)
+    monkeypatch.setattr(llm_problem_adapters, "minimize", real_minimize)
+    assert run("--resume") == 2
+    assert "start_at_x0 False, not True" in capsys.readouterr().err
+    assert run("--resume", "--no-start-at-x0") == 0
+    assert history_of(tmp_path / "out") == history_of(tmp_path / "whole")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):

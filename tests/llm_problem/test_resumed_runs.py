@@ -25,6 +25,8 @@ def test_a_killed_run_goes_on_as_it_would_have(how, deadly, tmp_path):
     killed = elsewhere(how, cut, deadly)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     before = {path.name: path.read_text() for path in cut.glob("*.log")}
+    files = [path for path in cut.iterdir() if path.suffix == ".pkl"]
+    assert files and all(path.stat().st_size < 200_000 for path in files)  # descriptions, not models
     resumed = elsewhere(how, cut, 0)
     assert resumed.returncode == 0, resumed.stderr
     names = sorted(path.name for path in whole.glob("*.log"))
