@@ -27,7 +27,7 @@ from llm_problem_adapters.base import BaseOptimizer, SearchSpace
 from llm_problem_adapters.feasibility import finite_constraints
 from llm_problem_adapters.registry import WHERE_ALL_ARE
 
-# The same seed gave two runs (Nevergrad 1.0.12, each of the 509 that ran here, 45 evaluations). A part of theirs is
+# The same seed gave two runs (Nevergrad 1.0.12, each of those that run here). A part of theirs is
 # a pycma seeded from the clock, or a thread that draws from numpy's global generator while nothing is asked.
 NOT_REPEATABLE = frozenset(
     {
