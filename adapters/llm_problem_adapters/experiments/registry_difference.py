@@ -109,7 +109,12 @@ def _in_nevergrad(what: str, name: str) -> str:
         f: Callable[[Any], float] = seen.problem.to_nevergrad()
     else:
         f = ng.functions.ExperimentFunction(lambda x: float(seen.problem.evaluate(x[None])[0]), parametrization.copy())
-    x = ng.optimizers.registry[name](parametrization, budget=BUDGET).minimize(lambda x: seen.note(x) or f(x)).value
+
+    def noted(x: Any) -> float:
+        seen.note(x)
+        return f(x)
+
+    x = ng.optimizers.registry[name](parametrization, budget=BUDGET).minimize(noted).value
     return seen.fault(x) or seen.count_fault()
 
 
