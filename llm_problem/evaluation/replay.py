@@ -29,6 +29,7 @@ from llm_problem.evaluation.serial import SerialEvaluator, padding_learns
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.families import FAMILIES
 from llm_problem.models.loading import DTYPES, LoadedModel
+from llm_problem.models.targets import stored_names
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.tasks.batch import TokenBatch
 
@@ -280,6 +281,10 @@ def require_replayable(model: LoadedModel) -> None:
     config = model.model.config
     if config.model_type not in FAMILIES:
         raise NotReplayableError(f"the family {config.model_type!r} has not been tried with packed sequences")
+    layers = f"{FAMILIES[config.model_type].layers}."
+    own = [stored for name, stored in stored_names(model.model).items() if name.startswith(layers)]
+    if len(set(own)) < len(own):
+        raise NotReplayableError("its layers share weights")
     if not model.model._can_set_attn_implementation():
         raise NotReplayableError("its attention cannot be replaced")
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

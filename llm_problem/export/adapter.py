@@ -34,6 +34,7 @@ from llm_problem.export.prompt_tuning import prompt_tuning
 from llm_problem.export.vera import vera
 from llm_problem.models.quantised import kinds as quantised_kinds
 from llm_problem.new_folder import new_folder
+from llm_problem.subspaces.deltas import WeightChange
 
 TYPES: tuple[tuple[set[str], Callable[[Point], Adapter]], ...] = (
     ({NORMS}, ln_tuning),
@@ -62,6 +63,7 @@ def adapter_of(point: Point) -> Adapter:
     for holds, make in TYPES:
         if point.kinds <= holds:
             try:
+                _require_unshared(point)
                 return make(point)
             except NoAdapterError as error:
                 why = error
@@ -78,12 +80,16 @@ def require_mergeable(point: Point) -> None:
         instead = _KEEP if point.kinds - prompts else "use save_adapter(x, directory), which writes a PEFT adapter"
         raise ValueError(f"{listed(prompts)} cannot be merged into weights: {instead}")
     if found := quantised_kinds(point.loaded.model):
-        try:
-            adapter_of(point)
-            instead = "use save_adapter(x, directory)"
-        except ValueError:
-            instead = _KEEP
-        raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: {instead}")
+        raise ValueError(f"a quantised model ({', '.join(found)}) cannot be merged: {instead_of_a_model(point)}")
+
+
+def instead_of_a_model(point: Point) -> str:
+    """What works for a point that is not saved as a whole model."""
+    try:
+        adapter_of(point)
+    except ValueError:
+        return _KEEP
+    return "use save_adapter(x, directory)"
 
 
 def write_adapter(adapter: Adapter, point: Point, directory: str | os.PathLike[str], *, base: str, card: str) -> None:
@@ -118,6 +124,24 @@ def listed(kinds: set[str]) -> str:
     """Kinds of change as a phrase."""
     *first, last = sorted(kinds)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def _require_unshared(point: Point) -> None:
+    """No tensor that moves is that of several modules: an adapter changes what one of them does.
+
+    Raises:
+        NoAdapterError: one is.
+    """
+    moved = {delta.parameter for delta in point.deltas if isinstance(delta, WeightChange)}
+    users: dict[int, list[str]] = {}
+    for path, module in point.loaded.model.named_modules():
+        for parameter in module._parameters.values():
+            users.setdefault(id(parameter), []).append(path)
+    for name, parameter in point.loaded.model.named_parameters():
+        if name in moved and len(users[id(parameter)]) > 1:
+            raise NoAdapterError(
+                f"{' and '.join(users[id(parameter)])} share a weight, and an adapter moves one of them"
+            )
 
 
 def _instead_of_an_adapter(point: Point) -> str:

@@ -68,17 +68,28 @@ class Exporting:
 
         Raises:
             ValueError: x of another shape or not finite, or something else than weights moves, or the model is
-                quantised; with what works.
+                quantised or shares tensors in a way that transformers does not save; with what works.
             TypeError: notes or held-out metrics of another form.
             FileExistsError: the directory exists.
         """
-        from llm_problem.export import model_card, require_mergeable, save_model
+        from llm_problem.export import (
+            SharedTensorsError,
+            instead_of_a_model,
+            model_card,
+            require_mergeable,
+            save_model,
+        )
 
         problem = cast("Problem", self)
-        require_mergeable(_point(problem, x))
+        point = _point(problem, x)
+        require_mergeable(point)
         require_new(directory)
         card = model_card(problem, x, None, notes, held_out)
-        save_model(problem.model, problem.tokenizer, problem.evaluator.changed(problem._one(x)), directory, card=card)
+        changed = problem.evaluator.changed(problem._one(x))
+        try:
+            save_model(problem.model, problem.tokenizer, changed, directory, card=card)
+        except SharedTensorsError as error:
+            raise ValueError(f"{error}: {instead_of_a_model(point)}") from error
 
     def save_basis(self, path: str | os.PathLike[str]) -> None:
         """Write the subspace's frozen arrays into a new safetensors file, for `Problem(…, basis=path)` elsewhere.

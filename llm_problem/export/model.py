@@ -10,6 +10,10 @@ from llm_problem.models.quiet import quiet_transformers
 from llm_problem.new_folder import new_folder
 
 
+class SharedTensorsError(ValueError):
+    """A model that transformers cannot save."""
+
+
 def save_model(
     model: Any, tokenizer: Any, changed: AbstractContextManager[None], directory: str | os.PathLike[str], *, card: str
 ) -> None:
@@ -24,9 +28,17 @@ def save_model(
 
     Raises:
         FileExistsError: the directory exists.
+        SharedTensorsError: modules share a tensor, and the model's class does not say so.
     """
     with new_folder(directory) as folder, quiet_transformers():
-        with changed:
-            model.save_pretrained(folder)
+        try:
+            with changed:
+                model.save_pretrained(folder)
+        except RuntimeError as error:
+            if "shared tensors" not in str(error):
+                raise
+            raise SharedTensorsError(
+                "transformers saves no model whose modules share tensors that its class does not tie"
+            ) from error
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")

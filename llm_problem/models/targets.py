@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -56,6 +56,8 @@ class Target:
 def find_targets(model: Any, modules: str | Sequence[str], layers: Layers) -> list[Target]:
     """The chosen weights, in the order of the layers, and within a layer in the order of `modules`.
 
+    A weight that several layers share is one target, where the first of them is: moving it moves them all.
+
     Layers are those that `LoadedModel.layers` counts: of an encoder-decoder model, the decoder's. Its encoder's are
     reached by names that start with `encoder.` (`encoder.q_proj`, `encoder.*`), for which `layers` counts the
     encoder's layers; their weights come first.
@@ -78,6 +80,7 @@ def find_targets(model: Any, modules: str | Sequence[str], layers: Layers) -> li
         beside = [name for name in modules if not name.startswith(ENCODER)]
         targets = _targets_in(model, family.encoder, inside, layers, "encoder ")
         targets += _targets_in(model, family, beside, layers)
+    targets = _each_once(model, targets)
     _refuse_overlap(targets)
     return targets
 
@@ -103,6 +106,12 @@ def _targets_in(model: Any, family: Family, modules: Sequence[str], layers: Laye
             chosen.update({target.name: target for target in matched})
         targets += chosen.values()
     return targets
+
+
+def stored_names(model: Any) -> dict[str, str]:
+    """Every name of every stored tensor → the one that `named_parameters` has, where modules share a tensor."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {name: first[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
 
 
 def parameters_of(targets: Sequence[Target]) -> tuple[str, ...]:
@@ -196,6 +205,16 @@ def _matching(pattern: str, available: dict[str, Target]) -> list[Target]:
     matched = [name for name in available if fnmatchcase(name, pattern)]
     plain = [name for name in matched if "." not in name]
     return [available[name] for name in plain or matched]
+
+
+def _each_once(model: Any, targets: list[Target]) -> list[Target]:
+    names = stored_names(model)
+    found: dict[tuple[str, bytes | None], Target] = {}
+    for target in targets:
+        parameter = names[target.parameter]
+        rows = None if target.rows is None else target.rows.tobytes()
+        found.setdefault((parameter, rows), replace(target, parameter=parameter))
+    return list(found.values())
 
 
 def _refuse_overlap(targets: list[Target]) -> None:

@@ -20,7 +20,7 @@ from llm_problem.models.families import family_of
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.norms import final_norms, norms_in
 from llm_problem.models.quantised import plain
-from llm_problem.models.targets import is_linear, layer_numbers
+from llm_problem.models.targets import is_linear, layer_numbers, stored_names
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value
 from llm_problem.subspaces.deltas import Delta, DenseDelta
 from llm_problem.subspaces.scale import relative_step
@@ -112,10 +112,11 @@ def _biased_in(model: Any, path: str) -> list[str]:
 
 
 def _tensors(model: Any, modules: list[str], *, gains: bool) -> list[str]:
-    """Names of the stored tensors that move in these modules: gains and biases, or biases only."""
-    state = dict(model.named_parameters())
+    """Names of the stored tensors that move in these modules, each once: gains and biases, or biases only."""
+    stored = stored_names(model)
     leaves = ("weight", "bias") if gains else ("bias",)
-    return [name for module in modules for leaf in leaves if (name := f"{module}.{leaf}") in state]
+    names = [name for module in modules for leaf in leaves if (name := f"{module}.{leaf}") in stored]
+    return list(dict.fromkeys(stored[name] for name in names))
 
 
 def _size(state: dict[str, torch.nn.Parameter], name: str) -> float:
