@@ -1,4 +1,4 @@
-"""Mixes of LoRA adapters: what PEFT makes of each, added up; and what is refused by name."""
+"""Mixes of LoRA adapters: what PEFT makes of each, added up; and what is refused by name. Other kinds have a file."""
 
 import copy
 import json
@@ -154,11 +154,12 @@ def test_an_adapter_that_has_changed_is_refused(adapter, small_model):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"peft_type": "IA3"}, "only LoRA adapters can be mixed, .* of type IA3"),
+        ({"peft_type": "LOHA"}, r"of type LORA, VERA, IA3 and LN_TUNING can be mixed; others once .* of type LOHA"),
+        ({"peft_type": "PREFIX_TUNING"}, "and LN_TUNING can be mixed: .* is one of type PREFIX_TUNING"),
+        ({"peft_type": None}, "LN_TUNING can be mixed: .* is one of type None"),
         ({"use_dora": True}, "more than a plain LoRA: .* has use_dora=True"),
         ({"bias": "lora_only"}, "has bias='lora_only'"),
-        ({"lora_bias": True}, "has lora_bias=True"),
-        ({"modules_to_save": ["lm_head"]}, r"has modules_to_save=\['lm_head'\]"),
+        ({"modules_to_save": ["lm_head"]}, r"has modules_to_save=\['lm_head'\] and no tensors of lm_head"),
         ({"layer_replication": [[0, 2]]}, "has layer_replication="),
         ({"a_setting_to_come": 3}, "has a_setting_to_come=3"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4', which changes the pretrained"),
