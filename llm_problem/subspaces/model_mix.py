@@ -105,7 +105,7 @@ class BoundModelMix(BoundSubspace):
         found: dict[str, list[tuple[int, torch.Tensor]]] = {}
         known: list[MixedModel] = []
         for i, described in enumerate(config.models):
-            sha256, vector = _task_vector(model.model, described)
+            sha256, vector = _task_vector(model, described)
             known.append(MixedModel(described.source, sha256))
             _refuse_twins([m.sha256 for m in known], [m.source for m in known])
             for name, difference in vector.items():
@@ -129,10 +129,11 @@ class BoundModelMix(BoundSubspace):
         return iter(self.vectors)
 
 
-def _task_vector(base: Any, described: MixedModel) -> tuple[str, dict[str, torch.Tensor]]:
+def _task_vector(pretrained: LoadedModel, described: MixedModel) -> tuple[str, dict[str, torch.Tensor]]:
     """sha256 of a model, and θ_i − θ0 by tensor where it is not zero; the model itself is let go of."""
-    mixed = described.load()
+    mixed, base = described.load(), pretrained.model
     _require_alike(base, mixed.model, described.source)
+    _require_same_tokens(pretrained.tokenizer, mixed.tokenizer, described.source)
     theirs = {name: tensor.detach() for name, tensor in mixed.model.named_parameters()}
     own = {name: tensor.detach() for name, tensor in base.named_parameters()}
     differ = [name for name in own if not torch.equal(theirs[name].to(own[name]), own[name])]
@@ -169,6 +170,20 @@ def _require_alike(base: Any, other: Any, source: str) -> None:
         if tensor.shape != found[name].shape:
             raise ValueError(
                 f"{source} is of another shape: {name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+            )
+
+
+def _require_same_tokens(own: Any, other: Any, source: str) -> None:
+    """Refuse a model that was trained on other token ids; tokens that only one of the two has do not matter.
+
+    Raises:
+        ValueError: names a token that differs.
+    """
+    mine = {number: token for token, number in own.get_vocab().items()}
+    for token, number in sorted(other.get_vocab().items(), key=lambda item: item[1]):
+        if mine.get(number, token) != token:
+            raise ValueError(
+                f"{source} reads other tokens: {number} is {token!r} there and {mine[number]!r} in the pretrained model"
             )
 
 

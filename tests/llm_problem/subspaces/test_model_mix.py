@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import shutil
 
 import numpy as np
@@ -136,6 +137,23 @@ def test_another_architecture_is_refused_with_what_differs(family, changes, mess
     subspace = ModelMix(saved(small_pair(family, **changes), tmp_path / "other"))
     with pytest.raises(ValueError, match=message):
         subspace.bind(loaded, 0)
+
+
+def test_a_model_of_another_vocabulary_is_refused(loaded, small_pair, byte_tokenizer, tmp_path):
+    """Of the same size: its weights would fit."""
+    model, _ = small_pair("llama")
+    model.lm_head.weight.data += 0.01
+    saved((model, byte_tokenizer), tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer.json"
+    contents = json.loads(path.read_text())
+    vocabulary = contents["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(contents))
+    with pytest.raises(ValueError, match=r"other reads other tokens: \d+ is 'b' there and 'a' in the pretrained"):
+        ModelMix([tmp_path / "other"]).bind(loaded, 0)
+    byte_tokens = copy.deepcopy(byte_tokenizer)
+    byte_tokens.add_tokens(["<more>"])  # nothing that the pretrained model knows by another number
+    assert ModelMix([saved((model, byte_tokens), tmp_path / "more")]).bind(loaded, 0).dimension == 1
 
 
 def test_the_pretrained_model_itself_none_and_twins_are_refused(loaded, mix, small_pair, tmp_path):

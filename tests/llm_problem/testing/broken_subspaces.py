@@ -61,6 +61,35 @@ class Quadratic(Own):
             return super().value(X * X.abs())
 
 
+class Clipped(Own):
+    """Linear within the bounds."""
+
+    kind, promise = "clipped", "the change is linear in x"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X.clamp(-5, 5))
+
+
+class HalfStored(Own):
+    """Between singular vectors of which only the right ones are in the basis."""
+
+    kind, promise = "half-stored", "the map follows from its basis"
+
+    class bound(Bound):
+        def __init__(self, model, seed):
+            super().__init__(model, seed)
+            weight = self.target.read(dict(model.model.named_parameters())[self.target.parameter])
+            left, values, right = np.linalg.svd(weight.detach().numpy(), full_matrices=False)
+            self.left, self.right = torch.from_numpy(left[:, :3] * values[:3]), torch.from_numpy(right[:3].copy())
+
+        def value(self, X):
+            return (self.left * X[:, None].to(self.left)) @ self.right
+
+        def basis(self):
+            yield self.right
+
+
 class Mixing(Own):
     kind, promise = "mixing", "candidates of one call do not mix"
 
@@ -269,6 +298,8 @@ class Forgetful(Own):
 BROKEN = [
     Shifted,
     Quadratic,
+    Clipped,
+    HalfStored,
     Mixing,
     Global,
     Unseeded,
