@@ -226,10 +226,7 @@ class Problem(Exporting, Faces, Measuring):
         Raises:
             ValueError: another shape.
         """
-        array = float_array("x", x)
-        if array.shape != (self.dimension,):
-            raise ValueError(f"x must have shape ({self.dimension},), got {array.shape}")
-        return float(self.evaluate(array[None, :])[0])
+        return float(self.evaluate(self._row(x))[0])
 
     def evaluate(self, X: Any, sample: int | None = None) -> np.ndarray:
         """The losses of n candidates on the search split, regularisation included; constraints are not looked at.
@@ -296,8 +293,7 @@ class Problem(Exporting, Faces, Measuring):
             ValueError: another shape.
             RuntimeError: several objectives, or one that is not differentiable.
         """
-        array = self._points(float_array("x", x)[None, ...])[0]
-        return self._objectives.value_and_grad(array, self.batch("search"))
+        return self._objectives.value_and_grad(self._row(x)[0], self.batch("search"))
 
     def card(self) -> dict[str, Any]:
         """What this problem is, for people and for files: plain JSON values."""
@@ -340,10 +336,17 @@ class Problem(Exporting, Faces, Measuring):
 
     def _one(self, x: Any) -> np.ndarray:
         """x (d,) as a finite (1, d)."""
-        X = self._points(float_array("x", x)[None, ...])
+        X = self._row(x)
         if not np.isfinite(X).all():
             raise ValueError("x must be finite")
         return X
+
+    def _row(self, x: Any) -> np.ndarray:
+        """x (d,) as (1, d)."""
+        array = float_array("x", x)
+        if array.shape != (self.dimension,):
+            raise ValueError(f"x must have shape ({self.dimension},), got {array.shape}")
+        return array[None, :]
 
     def _points(self, X: Any) -> np.ndarray:
         return candidates(X, self.dimension)
