@@ -100,8 +100,10 @@ def _dimension(bound: BoundSubspace) -> int:
 
 def _check_claims(bound: BoundSubspace, loaded: LoadedModel, X: np.ndarray) -> None:
     """`dimension`, `parameters`, `blocks` and `prompt` say what is."""
+    given = X.copy()
     with promised("deltas(X) gives the changes of candidates X (n, d)"):
         changes = changes_of(bound, loaded.model, X)
+    require(np.array_equal(X, given), "deltas(X) leaves X as it is")
     wild = [name for name, change in changes[1].items() if not change.isfinite().all()]
     require(not wild, "changes are finite", f"{wild} are not")
     moved = {name for name in changes[1] if not name.startswith("prompt ")}

@@ -90,6 +90,14 @@ class HalfStored(Own):
             yield self.right
 
 
+class Overwriting(Own):
+    kind, promise = "overwriting", "deltas\\(X\\) leaves X as it is"
+
+    class bound(Bound):
+        def value(self, X):
+            return super().value(X.mul_(2))
+
+
 class Mixing(Own):
     kind, promise = "mixing", "candidates of one call do not mix"
 
@@ -300,6 +308,7 @@ BROKEN = [
     Quadratic,
     Clipped,
     HalfStored,
+    Overwriting,
     Mixing,
     Global,
     Unseeded,
