@@ -16,7 +16,7 @@ import torch
 from llm_problem.models.families import family_of
 from llm_problem.models.loading import LoadedModel
 from llm_problem.models.quantised import plain
-from llm_problem.models.targets import Target, find_targets, parameters_of
+from llm_problem.models.targets import Target, find_targets, parameters_of, stored_names
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value, modules_tuple
 from llm_problem.subspaces.deltas import Delta, DenseDelta, ScaleDelta
 from llm_problem.subspaces.scale import relative_step
@@ -64,12 +64,15 @@ class BoundScales(BoundSubspace):
         self.dimension = sum(self.sizes)
         self._biases: dict[str, torch.Tensor] = {}
         """The stored biases of outputs that are scaled, each (stored rows,)."""
-        self._bias_of: list[str | None] = []
+        self._biases_of: list[list[str]] = []
+        stored = stored_names(model.model)
         for target, side in zip(targets, self.sides, strict=True):
-            name = target.bias if side == "output" and target.bias in state else None
-            self._bias_of.append(name)
-            if name is not None:
-                self._biases[name] = plain(state[name])
+            # A weight that modules share may have a bias in each.
+            users = [name for name, first in stored.items() if first == target.parameter and side == "output"]
+            biases = [f"{name.removesuffix('weight')}bias" for name in users]
+            names = list(dict.fromkeys(stored[name] for name in biases if name in stored))
+            self._biases_of.append(names)
+            self._biases.update((name, plain(state[name])) for name in names)
         self.parameters = parameters_of(targets) + tuple(self._biases)
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
@@ -77,11 +80,11 @@ class BoundScales(BoundSubspace):
         # One change a stored bias, however many projections it is fused of.
         moved = {name: bias.new_zeros(len(X), len(bias)) for name, bias in self._biases.items()}
         parts = (X * self.scale).split(self.sizes, dim=1)
-        for target, side, weight, bias, part in zip(
-            self.targets, self.sides, self.weights, self._bias_of, parts, strict=True
+        for target, side, weight, biases, part in zip(
+            self.targets, self.sides, self.weights, self._biases_of, parts, strict=True
         ):
             changes.append(ScaleDelta(target, weight, part.to(weight), side))
-            if bias is not None:
+            for bias in biases:
                 rows = torch.arange(target.stored_rows) if target.rows is None else torch.from_numpy(target.rows)
                 rows = rows.to(weight.device)
                 moved[bias] = moved[bias].index_add(1, rows, part.to(weight) * self._biases[bias][rows])

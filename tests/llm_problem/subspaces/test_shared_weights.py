@@ -4,8 +4,10 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 
 import llm_problem as lp
+from llm_problem.evaluation import SerialEvaluator
 from llm_problem.models import load_model
 from llm_problem.subspaces import LoRA, LoRAXS, NormsAndBiases, RandomSubspace, Scales, SingularValues, SoftPrompt, VeRA
 from llm_problem.testing.exported import log_probs
@@ -67,6 +69,17 @@ def test_a_shared_weight_is_moved_once_whatever_layers_are_named(one_layer, one_
     bound = LoRAXS(2, modules=("q_proj", "v_proj")).bind(load_model(one_weight), 0)
     assert bound.dimension == 2 * 2 * 4  # the first layer's q and v, and those that the others share
     assert bound.parameters == ("transformer.h.0.attn.c_attn.weight", "transformer.h.1.attn.c_attn.weight")
+
+
+def test_scaled_outputs_take_the_bias_of_every_module_along(one_weight):
+    loaded = load_model(one_weight)
+    bound = Scales(layers=1, modules="c_attn", scale=1.0).bind(loaded, 0)
+    stack = one_weight[0].transformer.h
+    with SerialEvaluator(loaded, bound).changed(np.ones((1, bound.dimension))):  # every output is doubled
+        after = [layer.attn.c_attn.bias.clone() for layer in stack]
+    for factor, layer, found in zip((1, 2, 2), stack, after, strict=True):
+        torch.testing.assert_close(found, factor * layer.attn.c_attn.bias)
+    assert stack[1].attn.c_attn.bias.any()
 
 
 def test_an_adapter_of_a_shared_module_has_the_same_loss_in_peft(one_layer, text_task, points, tmp_path):
