@@ -1,5 +1,5 @@
-import sys
+"""`python -m llm_problem`: the command."""
 
-from llm_problem.cli import main
+from llm_problem.cli import entry
 
-sys.exit(main())
+entry()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 import llm_problem as lp
 from llm_problem.harmless import printable
-from llm_problem.study.stopping import stopping
+from llm_problem.study.stopping import CODES, stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.stopped = stopped
         code = _guarded(options)
     return stopped.code if code == 130 and stopped.code is not None else code
+
+
+def entry() -> NoReturn:
+    """The command as a program: after a signal it ends at once, and waits for no thread or library."""
+    code = main()
+    if code in CODES.values():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _guarded(options: argparse.Namespace) -> int:
@@ -102,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="DIR", help="new folder for the results (default: in runs/)")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it there")
     command.add_argument("--seconds", type=float, metavar="S", help="evaluate nothing more after so long; see --resume")
+    command.add_argument("--evaluation-seconds", type=float, metavar="S", help="give up one evaluation after so long")
+    command.add_argument("--memory", type=float, metavar="GB", help="give up an evaluation whose process takes more")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(command=_run)
 
@@ -123,10 +136,11 @@ def _parser() -> argparse.ArgumentParser:
 def _list(options: argparse.Namespace) -> int:
     marks: dict[str, str] = {}
     if options.optimizers:
-        from llm_problem_adapters import list_optimizers, takes_gradients
+        from llm_problem_adapters import list_optimizers, replays, takes_gradients
 
         names = list_optimizers(options.pattern)
         marks = {name: " (given gradients: a reference)" for name in names if takes_gradients(name)}
+        marks |= {name: " (cannot be resumed)" for name in names if not replays(name)}
     else:
         names = lp.list_problems(options.pattern)
     if names or options.json:
@@ -153,7 +167,7 @@ def _run(options: argparse.Namespace) -> int:
     from llm_problem.study.runner import new_run_folder, run_optimizers
     from llm_problem_adapters import minimize
     from llm_problem_adapters.registry import configure
-    from llm_problem_adapters.replaying import require_replay
+    from llm_problem_adapters.replaying import replays, require_replay
 
     lp.get_spec(options.id)
     if options.budget < 1:
@@ -168,18 +182,23 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("--resume needs the run's folder: --out DIR")
     for name in options.optimizer if options.resume else ():
         require_replay(name)
-    if options.seconds is not None and not options.seconds > 0:
-        raise ValueError(f"--seconds must be positive, got {options.seconds}")
+    limits = {name: getattr(options, name) for name in ("seconds", "evaluation_seconds", "memory")}
+    for name, value in limits.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
     out = options.out or str(new_run_folder(options.id))
     words = ["llm-problem", "run", options.id, "--optimizer", *options.optimizer, "--budget", str(options.budget)]
     words += ["--seed", str(options.seed), "--out", out, "--resume"]
     words += [] if options.start_at_x0 else ["--no-start-at-x0"]
-    go_on = options.stopped.advice = f"to go on: {shlex.join(words)}"
-    settings = {"seed": options.seed, "start_at_x0": options.start_at_x0}
-    limits = {"resume": options.resume, "seconds": options.seconds}
+    for name in ("evaluation_seconds", "memory"):
+        words += [] if limits[name] is None else [f"--{name.replace('_', '-')}", f"{limits[name]:g}"]
+    fixed = [name for name in options.optimizer if not replays(name)]
+    again = f"there is no going on with {', '.join(fixed)}, which does not repeat; its record is in {out}"
+    go_on = options.stopped.advice = printable(again if fixed else f"to go on: {shlex.join(words)}")
+    settings = {"budget": options.budget, "seed": options.seed, "start_at_x0": options.start_at_x0}
     try:
         outcome = run_optimizers(
-            options.id, options.optimizer, minimize, budget=options.budget, out=out, **settings, **limits
+            options.id, options.optimizer, minimize, out=out, resume=options.resume, **settings, **limits
         )
     except KeyboardInterrupt:
         print(go_on, file=sys.stderr)
@@ -220,4 +239,4 @@ def _export(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

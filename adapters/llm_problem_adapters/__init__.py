@@ -26,6 +26,7 @@ from llm_problem_adapters.optuna_optimizer import OptunaOptimizer
 from llm_problem_adapters.particle_swarm import ParticleSwarm
 from llm_problem_adapters.pymoo_optimizer import PymooOptimizer
 from llm_problem_adapters.random_search import RandomSearch
+from llm_problem_adapters.recovering import recorded_points
 from llm_problem_adapters.refinement import refine
 from llm_problem_adapters.registry import list_optimizers, make_optimizer, takes_gradients
 from llm_problem_adapters.replaying import replays
@@ -63,6 +64,7 @@ __all__ = [
     "list_optimizers",
     "make_optimizer",
     "minimize",
+    "recorded_points",
     "refine",
     "register_with_nevergrad",
     "replays",

@@ -20,13 +20,17 @@ from llm_problem.records import OtherRun, RecordError, ReplayDeparts, Row, RunRe
 from llm_problem.records.rows import digest
 from llm_problem_adapters.evaluating import Found, joined
 from llm_problem_adapters.identity import differences, versions_that_differ
-from llm_problem_adapters.replaying import require_replay
+from llm_problem_adapters.replaying import replays, require_replay
 
 Make = Callable[[np.ndarray], Found]
 
 # A batch that takes longer is recorded in parts, so that a kill costs no more than this: where the problem promises the
 # same values whatever is evaluated together, as those with a fingerprint do.
 PART_SECONDS = 20.0
+
+# Numbers of a point (512 kB) from which on a record keeps its hash: what it was, the optimizer says when it is asked
+# again (`recovering`). In full are kept the best points on the way and the answer.
+LARGE = 2**16
 
 
 class Unrecorded:
@@ -87,6 +91,7 @@ class Recording(Unrecorded):
         self.horizon = None if self._record is None else int(self._record.identity["horizon"])
         self.replayed = 0  # evaluations that came from the record
         self._part, self._in_parts = sys.maxsize, False  # points that are evaluated and recorded together
+        self._points, self._best = True, np.inf  # whether all points are kept; the lowest loss so far
         self._stored: Iterator[Row] = iter(())
         self._next: Row | None = None
         self._base = 0.0  # seconds, up to the last row that was told again
@@ -101,11 +106,15 @@ class Recording(Unrecorded):
         """
         self._in_parts = "fingerprint" in identity["problem"] and not identity["race"]
         if self._record is None:
+            how = identity["optimizer"]
+            if identity["dimension"] > LARGE and how["by_name"] and replays(how["name"]):
+                self._points, identity = False, {**identity, "points": "best"}
             self._record = RunRecord.create(self._path, identity)
             self._record.note("started")
             self._since = time.perf_counter()
             return
         record = self._record
+        self._points = record.identity.get("points", True) is True
         if different := differences(record.identity, identity):
             raise OtherRun(f"{self._path} is the record of another run; recorded and wanted: {'; '.join(different)}")
         _require_budget(record, identity)
@@ -122,7 +131,8 @@ class Recording(Unrecorded):
         if finished is None:
             record.note("resumed", ", ".join(versions_that_differ(record.identity)) or None)
 
-    def of(self, X: np.ndarray, make: Make, role: str, cost: int = 1) -> Found:
+    def told(self, X: np.ndarray, role: str, cost: int) -> list[Row]:
+        """What is recorded of X (k, d), of the first of them at least; the others were not evaluated yet."""
         rows: list[Row] = []
         for x in X:
             while self._next is not None and self._next.role == "answer" != role:
@@ -136,11 +146,15 @@ class Recording(Unrecorded):
         if rows:
             self.stamp = rows[-1].seconds
         self.replayed += len(rows) * cost if role != "dev" else 0
+        return rows
+
+    def of(self, X: np.ndarray, make: Make, role: str, cost: int = 1) -> Found:
+        rows = self.told(X, role, cost)
         if len(rows) == len(X):
-            return _found(rows)
+            return found_in(rows)
         if self._since is None:
             self._since = time.perf_counter()
-        parts, rest = [_found(rows)] if rows else [], X[len(rows) :]
+        parts, rest = [found_in(rows)] if rows else [], X[len(rows) :]
         while len(rest):
             part, began = rest[: self._part], time.perf_counter()
             parts.append(make(part))
@@ -170,7 +184,14 @@ class Recording(Unrecorded):
     def _advance(self) -> None:
         if self._next is not None:
             self._base = self._next.seconds
+            self._is_best(self._next.role, self._next.status, self._next.loss, self._next.constraints)
         self._next = next(self._stored, None)
+
+    def _is_best(self, role: str, status: str, loss: float, G: np.ndarray | None) -> bool:
+        """Whether an evaluation's loss is the lowest so far, which is then known."""
+        better = role != "dev" and status == "ok" and loss < self._best and (G is None or bool((G <= 0).all()))
+        self._best = loss if better else self._best
+        return better
 
     def _require_same(self, x: np.ndarray, role: str) -> None:
         row = self._next
@@ -193,6 +214,8 @@ class Recording(Unrecorded):
         seconds, rows = self.seconds, []
         self.stamp = seconds
         for i, x in enumerate(X):
+            G = None if found.G is None else found.G[i]
+            best = self._is_best(role, str(found.status[i]), float(found.losses[i]), G)
             rows.append(
                 Row(
                     number=0,
@@ -201,9 +224,9 @@ class Recording(Unrecorded):
                     status=str(found.status[i]),
                     loss=float(found.losses[i]),
                     seconds=seconds,
-                    x=x,
+                    x=x if self._points or best or role == "answer" else None,
                     digest=digest(x),
-                    constraints=None if found.G is None else found.G[i],
+                    constraints=G,
                     gradient=None if found.gradients is None else found.gradients[i],
                     note=found.notes[i] if found.notes else None,
                 )
@@ -232,7 +255,8 @@ class _Reading:
         return found.losses[:, None], G, found.status
 
 
-def _found(rows: list[Row]) -> Found:
+def found_in(rows: list[Row]) -> Found:
+    """What was found, of rows."""
     G = [row.constraints for row in rows if row.constraints is not None]
     gradients = [row.gradient for row in rows if row.gradient is not None]
     return Found(

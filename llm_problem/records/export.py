@@ -25,9 +25,12 @@ def write_csv(record: str | os.PathLike[str], path: str | os.PathLike[str], *, p
 
     Raises:
         FileExistsError: there is something at `path`.
+        ValueError: points are wanted, and not all are in the record.
         RecordError: see `RunRecord.open`.
     """
     with RunRecord.read(record) as source, new_file(path) as draft:
+        if points and source.identity.get("points", True) is not True:
+            raise ValueError(f"{record} has the hashes of its points: llm_problem_adapters.recorded_points finds them")
         with draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             dimension = int(source.identity["dimension"]) if points else 0

@@ -22,7 +22,7 @@ class WriterLock:
     """Held from creation until `release`.
 
     Args:
-        path: of the record; the lock is the file with ".lock" behind its name.
+        path: of the record; the lock is the file with ".lock" behind its name, and that of what a link leads to.
 
     Raises:
         RecordInUse: somebody else holds it; at once, and says which process on which host since when.
@@ -30,6 +30,7 @@ class WriterLock:
 
     def __init__(self, path: Path) -> None:
         self._record = path
+        path = path.resolve()
         self.path = path.with_name(path.name + ".lock")
         while True:
             self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -39,7 +40,7 @@ class WriterLock:
                 holder = _holder(self._handle)
                 os.close(self._handle)
                 raise RecordInUse(
-                    f"{path} is being written by {holder}: wait for it, or stop it, or give another path"
+                    f"{self._record} is being written by {holder}: wait for it, or stop it, or give another path"
                 ) from None
             except BaseException:
                 os.close(self._handle)

@@ -78,7 +78,8 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
         if "error" in row:
             failed = printable(f"{row['optimizer']} failed: {row['error']}")
             console.print(failed, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"picture: {outcome.picture}", markup=False, highlight=False, soft_wrap=True)
+    if outcome.picture.exists():  # an interrupted run draws none
+        console.print(printable(f"picture: {outcome.picture}"), markup=False, highlight=False, soft_wrap=True)
     console.print(f"all of it: {outcome.folder}", markup=False, highlight=False, soft_wrap=True)
 
 

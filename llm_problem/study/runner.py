@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from llm_problem.problem import Problem
+from llm_problem.records import RecordError, RecordInUse
+from llm_problem.records.lock import WriterLock
 from llm_problem.registry import make
 from llm_problem.study.folder import RunFolder, finite_json
 from llm_problem.study.plots import convergence_png
@@ -82,6 +85,8 @@ def run_optimizers(
     out: str | None = None,
     resume: bool = False,
     seconds: float | None = None,
+    evaluation_seconds: float | None = None,
+    memory: float | None = None,
 ) -> Outcome:
     """Run each optimizer on a named problem and write the run folder.
 
@@ -95,21 +100,27 @@ def run_optimizers(
         out: a folder that does not exist yet; None makes one in runs/.
         resume: go on with the run in `out`, where there is one.
         seconds: after which nothing more is evaluated; None is no limit.
+        evaluation_seconds: after which one evaluation is given up, status "timed out".
+        memory: GB (10⁹ bytes) of the process that evaluates, past which an evaluation is given up, status "failed".
 
     Raises:
         FileExistsError: the folder exists.
         ValueError: an unknown problem, or another run than the one to go on with.
+        RecordInUse: another process works in the folder.
     """
     end = None if seconds is None else time.monotonic() + seconds
     path = Path(out) if out is not None else new_run_folder(id)
     resume = resume and path.exists()
-    if resume:
-        _require_same(path, id, optimizers, budget, seed, start_at_x0)
-    elif path.exists():  # before a model is loaded for nothing
-        raise FileExistsError(f"{path} exists already and is not overwritten: choose another --out")
-    problem = make(id)
-    with RunFolder(path, constrained=bool(problem.constraints), resume=resume) as folder:
+    with contextlib.ExitStack() as held:
+        if resume:
+            _require_same(path, id, optimizers, budget, seed, start_at_x0)
+            held.callback(WriterLock(path / "run").release)  # before anything of another process's is written over
+        elif path.exists():  # before a model is loaded for nothing
+            raise FileExistsError(f"{path} exists already and is not overwritten: choose another --out")
+        problem = make(id)
+        folder = held.enter_context(RunFolder(path, constrained=bool(problem.constraints), resume=resume))
         if not resume:
+            held.callback(WriterLock(path / "run").release)
             folder.write_config(_config(problem, optimizers, budget, seed, start_at_x0))
         outcome = Outcome(id, path, path / "convergence.png", problem.spec.task.headline, {})
         with ProgressLine("pretrained", total=0):
@@ -117,7 +128,11 @@ def run_optimizers(
         histories: dict[str, np.ndarray] = {}
         points: dict[str, np.ndarray] = {}
         for name in optimizers:
-            limits = None if end is None else {"seconds": max(1e-3, end - time.monotonic())}
+            limits = {
+                "seconds": None if end is None else max(1e-3, end - time.monotonic()),
+                "evaluation_seconds": evaluation_seconds,
+                "memory": None if memory is None else max(1, int(1e9 * memory)),
+            }
             settings = {"seed": seed, "start_at_x0": start_at_x0, "limits": limits}
             _run_one(problem, name, minimize, budget, settings, folder, outcome, histories, points)
             _write(problem, folder, outcome, histories, points, seed)
@@ -154,8 +169,10 @@ def _run_one(
         try:
             keep: dict[str, Any] = {"record": folder.record(name), "resume": True}
             result = minimize(problem, name, budget, callback=record, **settings, **keep)
+        except RecordInUse:  # a run of its own is going on
+            raise
         except Exception as error:  # reported with its trace; other optimizers are not its hostages
-            if not isinstance(error, (MemoryError, ImportError)):  # whose message says all
+            if not isinstance(error, (MemoryError, ImportError, RecordError)):  # whose message says all
                 traceback.print_exc(file=sys.stderr)
             outcome.rows.append({"optimizer": name, "error": f"{type(error).__name__}: {error}"})
             partial = getattr(error, "partial_result", None)
@@ -183,6 +200,7 @@ def _run_one(
             "change": change,
             "evaluations": result.evaluations,
             "non_finite": int(np.sum(result.status == "non-finite")),
+            "given_up": int(np.isin(result.status, ("failed", "timed out")).sum()),
             "seconds": result.seconds,
             "stop_reason": result.stop_reason,
             "seed": settings["seed"],
@@ -230,6 +248,8 @@ def _write(
 ) -> None:
     folder.write_result(outcome.to_dict())
     folder.write_points(points)
+    if outcome.interrupted:  # drawing may take longer than whoever sent the signal waits
+        return
     picture = convergence_png(
         histories,
         baseline=outcome.pretrained["search_loss"],

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-PATIENCE = 4.0  # seconds for an evaluation to let go
+PATIENCE = 3.0  # seconds for an evaluation to let go, and for what was found to be written down
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -19,25 +19,27 @@ class Stopping:
 
     Attributes:
         code: the exit code that belongs to the signal that came, or None.
-        advice: what is said where an evaluation does not let go and the process ends without asking it.
+        advice: what is said where the process ends without waiting for it.
     """
 
     def __init__(self) -> None:
         self.code: int | None = None
         self.advice = ""
+        self._left = threading.Event()
 
     def _interrupt(self, number: int, frame: Any) -> NoReturn:
         self.code = CODES[signal.Signals(number)]
         raise KeyboardInterrupt
 
     def _watch(self, pipe: int) -> None:
-        """End the process where a signal came and Python does not get to run its handler: in a long call of C."""
+        """End the process where a signal came and the block is not left in time.
+
+        Python runs no handler in a long call of C, and a library may swallow the KeyboardInterrupt.
+        """
         while received := os.read(pipe, 1):
             if received[0] not in list(CODES):
                 continue
-            waited = threading.Event()
-            waited.wait(PATIENCE)
-            if self.code is None:
+            if not self._left.wait(PATIENCE):
                 print("llm-problem: the evaluation in hand was abandoned", file=sys.stderr)
                 if self.advice:
                     print(self.advice, file=sys.stderr)
@@ -64,6 +66,7 @@ def stopping() -> Iterator[Stopping]:
     try:
         yield found
     finally:
+        found._left.set()
         signal.set_wakeup_fd(woken)
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

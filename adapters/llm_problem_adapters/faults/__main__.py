@@ -1,4 +1,4 @@
-"""`python -m llm_problem_adapters.faults [--quick] [--json FILE] [PART …]`: the table; 1 if a promise was broken."""
+"""`python -m llm_problem_adapters.faults [--quick] [--json FILE] [PART …]`: one table; 1 if a promise was broken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llm_problem_adapters.faults.damage import damage
 from llm_problem_adapters.faults.drivers import drivers
-from llm_problem_adapters.faults.figures import Figure
+from llm_problem_adapters.faults.figures import Figure, table
 from llm_problem_adapters.faults.full_disk import full_disk
 from llm_problem_adapters.faults.kills import kills
 from llm_problem_adapters.faults.misbehaving import misbehaving
@@ -41,21 +41,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m llm_problem_adapters.faults", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="short forms")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--json", metavar="FILE", help="keep the figures there; the table has those of before, too")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    figures = []
+    known: dict[str, list[Figure]] = {}  # part → figures
+    if options.json and Path(options.json).exists():
+        before = json.loads(Path(options.json).read_text(encoding="utf-8"))
+        known = {name: [Figure(**figure) for figure in found] for name, found in before.items()}
     for name in options.parts or PARTS:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             found = PARTS[name](Path(folder), options.quick)
-        for figure in found:
-            print(f"{'kept  ' if figure.kept else 'BROKEN'} {figure.fault}: {figure.found}", flush=True)
-        print(f"       ({name}: {time.perf_counter() - started:.0f} s)", flush=True)
-        figures += found
-    if options.json:
-        Path(options.json).write_text(json.dumps([asdict(figure) for figure in figures], indent=2), encoding="utf-8")
+        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+        known[name] = found
+        if options.json:
+            kept = {part: [asdict(figure) for figure in figures] for part, figures in known.items()}
+            Path(options.json).write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    figures = [figure for name in PARTS for figure in known.get(name, ())]
+    print(table(figures))
     return int(not all(figure.kept for figure in figures))
 
 

@@ -128,10 +128,13 @@ def damage(folder: Path, quick: bool) -> list[Figure]:
         if quick:
             last = last[::9]
         counts = tried(source, rows, folder, cuts(suffix, last))
-        figures.append(_figure(f"{what} cut in its last two rows", counts))
+        figures.append(_figure(f"{what} cut at each byte of its last two rows", counts))
         figures.append(_figure(f"{what} cut anywhere", tried(source, rows, folder, cuts(suffix, all_over))))
-        figures.append(_figure(f"a bit of {what}'s last two rows", tried(source, rows, folder, flips(suffix, last))))
-        figures.append(_figure(f"a bit anywhere in {what}", tried(source, rows, folder, flips(suffix, all_over))))
+        counts = tried(source, rows, folder, flips(suffix, last))
+        figures.append(_figure(f"a bit changed in each byte of the last two rows of {what}", counts))
+        figures.append(
+            _figure(f"a bit changed anywhere in {what}", tried(source, rows, folder, flips(suffix, all_over)))
+        )
         blocks = range(0, size, 4096 if quick else 512)
         counts = tried(source, rows, folder, zeroed(suffix, blocks, 512))
         figures.append(_figure(f"512 bytes of {what} made zero", counts))
@@ -143,5 +146,5 @@ def damage(folder: Path, quick: bool) -> list[Figure]:
 
 
 def _figure(fault: str, counts: Counter[str]) -> Figure:
-    found = ", ".join(f"{count} × {outcome}" for outcome, count in counts.most_common())
-    return Figure(fault, found, "WRONG" not in counts)
+    found = "; ".join(f"{count:,} {outcome}" for outcome, count in counts.most_common())
+    return Figure(fault, f"{counts.total():,}", found, "WRONG" not in counts)

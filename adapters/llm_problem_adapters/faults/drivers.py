@@ -50,8 +50,11 @@ def drivers(folder: Path) -> list[Figure]:
     return [
         Figure(
             "a second driver on the same run",
+            "1",
             f"refused after {seconds:.2f} s, {'naming' if named else 'NOT naming'} process and host",
             named and seconds < 1,
         ),
-        Figure("a lock left by a killed driver", "taken over, the run finished" if taken else "NOT taken over", taken),
+        Figure(
+            "a lock left by a killed driver", "1", "taken over, the run finished" if taken else "NOT taken over", taken
+        ),
     ]

@@ -23,7 +23,7 @@ def full_disk(folder: Path, limits: range) -> list[Figure]:
     """Run while files may grow to so many bytes each, and go on without; the same in a small file system, if we may."""
     whole = minimize(Free(DIMENSION), NAME, BUDGET, seed=1)
     counts = Counter(_outcome(folder / f"full-{limit}.sqlite", whole, limit) for limit in limits)
-    figures = [_figure(f"files limited to {limits[0]:,} to {limits[-1]:,} bytes", counts)]
+    figures = [_figure("files may grow to a limit", counts, f", {limits[0]:,} to {limits[-1]:,} bytes")]
     small = folder / "small"
     small.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)]
@@ -46,9 +46,9 @@ def full_disk(folder: Path, limits: range) -> list[Figure]:
     return [*figures, _figure("a file system of 4 MB, more or less of it taken", counts)]
 
 
-def _figure(fault: str, counts: Counter[str]) -> Figure:
-    found = ", ".join(f"{count} × {outcome}" for outcome, count in sorted(counts.items()))
-    return Figure(f"disk full: {fault}", found, "WRONG" not in counts)
+def _figure(fault: str, counts: Counter[str], more: str = "") -> Figure:
+    found = "; ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    return Figure(f"disk full: {fault}", f"{counts.total()}{more}", found, "WRONG" not in counts)
 
 
 def _outcome(path: Path, whole: Result, limit: int | None, ballast: Path | None = None) -> str:

@@ -51,7 +51,10 @@ def misbehaving(folder: Path, hows: Sequence[str], kinds: Sequence[str] = KINDS,
                 and again.losses.tobytes() == result.losses.tobytes()
             )
             wrong += [] if kept else [kind]
-        found = f"{counts['misbehaved']} of {counts['evaluations']} over {len(kinds)} adapters: each once, "
-        found += f"{STATUS[how]!r}, never the best; the searches end" + (f"; NOT {', '.join(wrong)}" if wrong else "")
-        figures.append(Figure(f"an objective that {'returns ' + how if how in VALUES else how}", found, not wrong))
+        tried = f"{counts['misbehaved']} of {counts['evaluations']} evaluations, {len(kinds)} adapters"
+        found = f"each recorded once, as {STATUS[how]!r}, never the best; the searches end"
+        found += f"; NOT with {', '.join(wrong)}" if wrong else ""
+        figures.append(
+            Figure(f"an objective that {'returns ' + how if how in VALUES else how}", tried, found, not wrong)
+        )
     return figures

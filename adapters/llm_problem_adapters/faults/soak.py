@@ -37,13 +37,15 @@ def soak(folder: Path, budget: int) -> list[Figure]:
     same = rows == budget and problem.evaluations == 0 and again.losses.tolist() == result.losses.tolist()
     return [
         Figure(
-            f"{budget:,} evaluations, {NAME}, d = {DIMENSION}",
+            f"a long run, {NAME}, d = {DIMENSION}",
+            f"{budget:,} evaluations",
             f"memory grew by {growth / 1e6:.1f} MB; {path.stat().st_size / budget:.0f} bytes an evaluation on disk; "
             f"{result.seconds / budget * 1e6:.0f} µs an evaluation in all",
             growth < MOST_GROWTH,
         ),
         Figure(
-            "the same told again",
+            "the same run told again",
+            f"{budget:,} evaluations",
             f"{'the same' if same else 'ANOTHER'} run; opening, checking and reading the record took {seconds:.1f} s, "
             f"the optimizer's own part included {whole:.1f} s",
             same and seconds < MOST_SECONDS,

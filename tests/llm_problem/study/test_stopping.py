@@ -19,7 +19,7 @@ import sys, time, hashlib
 import torch
 torch.set_num_threads(1)
 import llm_problem as lp
-from llm_problem.cli import main
+from llm_problem.cli import entry
 evaluate, calls = lp.Problem.evaluate, []
 def slow(problem, X, **more):
     calls.append(len(X))
@@ -28,13 +28,27 @@ def slow(problem, X, **more):
         {deed}
     return evaluate(problem, X, **more)
 lp.Problem.evaluate = slow
-sys.exit(main(sys.argv[1:]))
+entry()
 """
-DEEDS = {"python": "time.sleep(300)", "c": "hashlib.pbkdf2_hmac('sha256', b'x', b'y', 10**9)"}
+SWALLOWED = """
+        while True:
+            try:
+                time.sleep(300)
+            except BaseException:
+                pass
+"""
+DEEDS = {
+    "python": "time.sleep(300)",
+    "c": "hashlib.pbkdf2_hmac('sha256', b'x', b'y', 10**9)",
+    "swallowed": SWALLOWED.strip(),
+}
 ARGUMENTS = ["run", ID, "--optimizer", "simulated-annealing", "--budget", "12", "--out", "out folder"]
 
 
-@pytest.mark.parametrize(("deed", "number", "code"), [("python", signal.SIGINT, 130), ("c", signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("deed", "number", "code"),
+    [("python", signal.SIGINT, 130), ("c", signal.SIGTERM, 143), ("swallowed", signal.SIGTERM, 143)],
+)
 def test_a_signal_ends_a_run_within_five_seconds_and_it_goes_on(tmp_path, monkeypatch, capsys, deed, number, code):
     monkeypatch.chdir(tmp_path)
     command = [sys.executable, "-c", SCRIPT.format(deed=DEEDS[deed]), *ARGUMENTS]
@@ -45,7 +59,7 @@ def test_a_signal_ends_a_run_within_five_seconds_and_it_goes_on(tmp_path, monkey
         process.send_signal(number)
         said = process.stderr.read()
         assert process.wait(60) == code, said
-        assert time.monotonic() - started < (5.5 if deed == "c" else 20)  # a loaded machine may take its time to draw
+        assert time.monotonic() - started < 6  # 5 seconds, and a loaded machine's for the process to be gone
     with RunRecord.read(tmp_path / "out folder" / "records" / "simulated-annealing.sqlite") as record:
         kept = record.tail.evaluations
     assert kept > 2
