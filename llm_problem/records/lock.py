@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llm_problem.records.errors import RecordInUse
+from llm_problem.records.errors import RecordError, RecordInUse
 
 
 class WriterLock:
@@ -26,6 +26,7 @@ class WriterLock:
 
     Raises:
         RecordInUse: somebody else holds it; at once, and says which process on which host since when.
+        RecordError: nothing may be written there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +34,13 @@ class WriterLock:
         path = path.resolve()
         self.path = path.with_name(path.name + ".lock")
         while True:
-            self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise RecordError(
+                    f"{self._record} cannot be written ({error}): nothing was changed; give a path in a folder where "
+                    "files may be made, or copy the record to one"
+                ) from error
             try:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -131,11 +133,11 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunRecord:
-        """A record to look at, while another process writes to it, too; errors as for `open`."""
+        """A record to look at, while another process writes to it, or where nobody may; errors as for `open`."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no record {path}")
-        connection = _connect(path, "ro")
+        connection = _connect_to_read(path)
         try:
             with _reading(path):
                 version = schema.version_of(connection)
@@ -149,6 +151,7 @@ class RunRecord:
                     old, connection = connection, sqlite3.connect(":memory:", isolation_level=None)
                     with contextlib.closing(old):
                         old.backup(connection)
+                    connection.text_factory = _text
                     schema.migrate(connection)
                 return cls(path, connection, None)
         except BaseException:
@@ -255,7 +258,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> int:
     """
     path, batch, copied = Path(path), list[Row](), 0
     require_new(to, "file")
-    with contextlib.closing(_connect(path, "ro")) as connection:
+    with contextlib.closing(_connect_to_read(path)) as connection:
         with _reading(path):
             identity = _identity(path, connection)
         with RunRecord.create(to, identity) as new:
@@ -276,15 +279,36 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> int:
     return copied
 
 
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """SQLite wants to write beside a file to read its log; where it may not, it gets a copy, or is told of no log."""
+    log = path.with_name(path.name + "-wal")
+    if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-shm").exists():
+        return _connect(path, "ro")
+    if not log.is_file() or not log.stat().st_size:
+        return _connect(path, "ro&immutable=1")
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (path, log):
+            shutil.copyfile(file, Path(folder) / file.name)
+        with contextlib.closing(_connect(Path(folder) / path.name)) as copied, _reading(path):
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            copied.backup(connection)
+    connection.text_factory = _text
+    return connection
+
+
+def _text(data: bytes) -> str:
+    """Of bytes that are no text, too, the checksum decides."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
     if mode == "rw" and not path.exists():
         path.touch()
     try:
-        # Of bytes that are no text, too, the checksum decides.
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
     except sqlite3.Error as error:
         raise RecordError(f"{path} cannot be opened: {error}") from error
-    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    connection.text_factory = _text
     try:
         with _reading(path):
             for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):

@@ -51,8 +51,8 @@ def kills(folder: Path, total: int, inside: int, seed: int = 0) -> list[Figure]:
         departed += not (same and all(np.array_equal(row.x, x) for row, x in zip(rows, whole.X, strict=True)))  # type: ignore[arg-type]
         runs += 1
     found = (
-        f"{lost} lost something acknowledged, {doubled} runs have a row too many or too few, {departed} differ from the "
-        "undisturbed run"
+        f"{lost} lost something acknowledged, {doubled} runs have a row too many or too few, {departed} differ from "
+        "the undisturbed run"
     )
     tried = f"{killed} kills of {runs} runs, {in_commit} inside the commit"
     named = f"kill -9 at random moments, {len(OPTIMIZERS)} optimizers in turn"
