@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import sqlite3
+import time
 
 import pytest
 
@@ -10,6 +13,7 @@ import llm_problem as lp
 import llm_problem_adapters
 from llm_problem.cli import main
 from llm_problem.records import RunRecord
+from llm_problem.records.lock import WriterLock
 
 ID = "tiny-gpt2-prose-lora-xs-d32-v1"
 real_minimize = llm_problem_adapters.minimize
@@ -120,6 +124,63 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     assert main(["run", ID, "--optimizer", "cma", "--budget", "3", "--resume"]) == 2
     assert "--resume needs the run's folder: --out DIR" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["letter.txt"]
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_driver_in_a_folder_is_refused_and_touches_nothing(tmp_path, capsys):
+    assert run(optimizers=["cma"]) == 0
+    lock = WriterLock(tmp_path / "out" / "run")
+    before = files_of(tmp_path)
+    started = time.monotonic()
+    assert run("--resume", optimizers=["cma"]) == 1
+    assert time.monotonic() - started < 1 and files_of(tmp_path) == before
+    assert re.search(rf"out/run is being written by process {os.getpid()} on host", capsys.readouterr().err)
+    lock.release()
+    assert run("--resume", optimizers=["cma"]) == 0
+    assert not (tmp_path / "out" / "run.lock").exists()
+
+
+def test_a_record_that_cannot_be_used_is_said_in_a_line(tmp_path, capsys):
+    assert run() == 0
+    path = tmp_path / "out" / "records" / "random-search.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    connection.close()
+    before = path.read_bytes()
+    assert run("--resume") == 1
+    said = capsys.readouterr()
+    assert "random-search.sqlite is a record of version 9" in said.out and "Traceback" not in said.err
+    assert path.read_bytes() == before
+
+
+def test_what_cannot_go_on_is_not_said_to(tmp_path, interrupting, capsys):
+    interrupting("nevergrad:CmaFmin2", 3)
+    assert run(optimizers=["nevergrad:CmaFmin2"]) == 130
+    said = capsys.readouterr()
+    assert "to go on" not in said.err and "no going on with nevergrad:CmaFmin2" in said.err
+    assert "picture" not in said.out and not (tmp_path / "out" / "convergence.png").exists()
+    assert main(["list", "--optimizers", "nevergrad:CmaFmin2"]) == 0
+    assert capsys.readouterr().out == "nevergrad:CmaFmin2 (cannot be resumed)\n"
+
+
+def test_limits_of_one_evaluation_reach_the_run_and_the_command_to_go_on(tmp_path, monkeypatch, capsys):
+    """That they hold is tested where they are."""
+    seen = []
+
+    def minimize(problem, name, budget, limits, **options):
+        seen.append(limits)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(llm_problem_adapters, "minimize", minimize)
+    assert run("--evaluation-seconds", "30", "--memory", "2.5", optimizers=["cma"]) == 130
+    assert seen == [{"seconds": None, "evaluation_seconds": 30.0, "memory": 2_500_000_000}]
+    assert "--resume --evaluation-seconds 30 --memory 2.5" in capsys.readouterr().err
+    for wrong in ("--evaluation-seconds", "--memory"):
+        assert run(wrong, "0", out="other") == 2
+        assert f"{wrong} must be positive" in capsys.readouterr().err
 
 
 def test_a_time_limit_ends_a_run_with_its_own_code(tmp_path, capsys):

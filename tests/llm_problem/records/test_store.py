@@ -5,6 +5,8 @@ import math
 import os
 import shutil
 import sqlite3
+import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,46 @@ def test_there_is_one_writer_and_the_second_is_told_who(tmp_path):
     with RunRecord.open(path):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["run.sqlite"]
+
+
+def test_a_link_to_a_record_is_that_record(tmp_path):
+    path, link = tmp_path / "run.sqlite", tmp_path / "elsewhere" / "link.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with record_of(path, [row()]), pytest.raises(RecordInUse, match=r"link\.sqlite is being written by process"):
+        RunRecord.open(link)
+    with RunRecord.open(link) as record:
+        assert record.tail.rows == 1
+
+
+def test_a_record_where_nobody_may_write_is_read_with_its_log(tmp_path):
+    """As another user, since root may write everywhere."""
+    with tempfile.TemporaryDirectory() as top:  # whose way there everybody may go
+        folder = Path(top) / "archive"
+        folder.mkdir()
+        os.chmod(top, 0o755)
+        with record_of(folder / "closed.sqlite", [row(1.0)], [row(2.0)]):
+            for suffix in ("", "-wal"):
+                shutil.copy(folder / f"closed.sqlite{suffix}", folder / f"crashed.sqlite{suffix}")
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        folder.chmod(0o555)
+        code = os.fork()
+        if code == 0:
+            try:
+                if os.getuid() == 0:
+                    os.setuid(65534)
+                for name in ("closed", "crashed"):
+                    with RunRecord.read(folder / f"{name}.sqlite") as record:
+                        assert [one.loss for one in record.rows()] == [1.0, 2.0]
+                    with pytest.raises(RecordError, match=rf"{name}\.sqlite cannot be written \("):
+                        RunRecord.open(folder / f"{name}.sqlite")
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]) == 0
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+        folder.chmod(0o755)
 
 
 @pytest.mark.parametrize(
