@@ -51,7 +51,7 @@ def test_gradients_and_looks_at_dev_have_points_too(tmp_path):
     with RunRecord.read(path) as record:
         rows = list(record.rows())
     X = recorded_points(path, range(1, len(rows) + 1), Dev(D))
-    assert sum(row.role == "dev" and row.x is None for row in rows) > 3
+    assert sum(row.role == "dev" and row.x is None for row in rows) > 1
     for row, x in zip(rows, X, strict=True):
         assert row.loss == np.square(x - 1.0).sum() + (row.role == "dev")
 
