@@ -74,14 +74,16 @@ class Recording(Unrecorded):
     Args:
         path: of the record.
         resume: go on with what is there; begin where nothing is.
+        points: whether points are kept; their hashes are, and the run repeats without them.
 
     Raises:
         FileExistsError: there is something at `path`, and `resume` is not wanted.
         RecordError: see `RunRecord.open`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], resume: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], resume: bool, points: bool = True) -> None:
         super().__init__()
+        self._points = points
         self._path, self._record = path, RunRecord.open(path) if resume and os.path.lexists(path) else None
         if self._record is None and os.path.lexists(path):
             raise FileExistsError(
@@ -91,7 +93,7 @@ class Recording(Unrecorded):
         self.horizon = None if self._record is None else int(self._record.identity["horizon"])
         self.replayed = 0  # evaluations that came from the record
         self._part, self._in_parts = sys.maxsize, False  # points that are evaluated and recorded together
-        self._points, self._best = True, np.inf  # whether all points are kept; the lowest loss so far
+        self._best = np.inf  # loss so far
         self._stored: Iterator[Row] = iter(())
         self._next: Row | None = None
         self._base = 0.0  # seconds, up to the last row that was told again
@@ -108,7 +110,9 @@ class Recording(Unrecorded):
         if self._record is None:
             how = identity["optimizer"]
             if identity["dimension"] > LARGE and how["by_name"] and replays(how["name"]):
-                self._points, identity = False, {**identity, "points": "best"}
+                self._points = False
+            if not self._points:
+                identity = {**identity, "points": "best"}  # and of the others the hashes
             self._record = RunRecord.create(self._path, identity)
             self._record.note("started")
             self._since = time.perf_counter()
