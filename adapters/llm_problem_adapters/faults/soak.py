@@ -46,8 +46,8 @@ def soak(folder: Path, budget: int) -> list[Figure]:
         Figure(
             "the same run told again",
             f"{budget:,} evaluations",
-            f"{'the same' if same else 'ANOTHER'} run; opening, checking and reading the record took {seconds:.1f} s of "
-            f"the processor, the optimizer's own part included {whole:.1f} s",
+            f"{'the same' if same else 'ANOTHER'} run; opening, checking and reading the record took {seconds:.1f} s "
+            f"of the processor, the optimizer's own part included {whole:.1f} s",
             same and seconds < MOST_SECONDS,
         ),
     ]
