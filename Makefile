@@ -47,7 +47,7 @@ bench: install
 	$(BIN)/python -m llm_problem.benchmarks $(ARGS)
 	$(BIN)/python -m llm_problem_adapters.benchmarks
 
-# Kills, damage, full disks, misbehaving objectives and a soak, in full (a quarter of an hour); make test has short forms.
+# Kills, damage, full disks, misbehaving objectives and a soak, in full (an hour on two busy cores); make test has short forms.
 faults: install
 	$(BIN)/python -m llm_problem_adapters.faults $(ARGS)
 
