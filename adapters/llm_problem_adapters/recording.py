@@ -70,14 +70,16 @@ class Recording(Unrecorded):
     Args:
         path: of the record.
         resume: go on with what is there; begin where nothing is.
+        points: whether points are kept; their hashes are, and the run repeats without them.
 
     Raises:
         FileExistsError: there is something at `path`, and `resume` is not wanted.
         RecordError: see `RunRecord.open`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], resume: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], resume: bool, points: bool = True) -> None:
         super().__init__()
+        self._points = points
         self._path, self._record = path, RunRecord.open(path) if resume and os.path.lexists(path) else None
         if self._record is None and os.path.lexists(path):
             raise FileExistsError(
@@ -101,7 +103,7 @@ class Recording(Unrecorded):
         """
         self._in_parts = "fingerprint" in identity["problem"] and not identity["race"]
         if self._record is None:
-            self._record = RunRecord.create(self._path, identity)
+            self._record = RunRecord.create(self._path, identity if self._points else {**identity, "points": False})
             self._record.note("started")
             self._since = time.perf_counter()
             return
@@ -201,7 +203,7 @@ class Recording(Unrecorded):
                     status=str(found.status[i]),
                     loss=float(found.losses[i]),
                     seconds=seconds,
-                    x=x,
+                    x=x if self._points else None,
                     digest=digest(x),
                     constraints=None if found.G is None else found.G[i],
                     gradient=None if found.gradients is None else found.gradients[i],

@@ -25,9 +25,12 @@ def write_csv(record: str | os.PathLike[str], path: str | os.PathLike[str], *, p
 
     Raises:
         FileExistsError: there is something at `path`.
+        ValueError: points are wanted, and the record keeps none.
         RecordError: see `RunRecord.open`.
     """
     with RunRecord.read(record) as source, new_file(path) as draft:
+        if points and source.identity.get("points") is False:
+            raise ValueError(f"{record} keeps hashes of points only: run it again from its seed for the points")
         with draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             dimension = int(source.identity["dimension"]) if points else 0

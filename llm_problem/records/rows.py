@@ -39,7 +39,7 @@ class Row:
         status: one of `STATUSES`.
         loss: as it was found; NaN where there is none.
         seconds: since the run began, at the end of the batch; pauses between stopping and going on not counted.
-        x: (d,) the point; None where it is that of the row before.
+        x: (d,) the point; None where it is that of the row before, or the record keeps none.
         digest: `digest` of the point.
         constraints: (c,) values, feasible where ≤ 0; None where there are none.
         gradient: (d,) of the loss, where the optimizer was given it.
