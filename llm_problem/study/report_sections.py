@@ -61,8 +61,8 @@ def begin_page(results: Results) -> Page:
     ]
     columns = ("problem", "task", "subspace", "d", "f(0)", "unit")
     page.table(columns, rows, "The problems. f(0) is the loss of the pretrained model.")
-    named = [(o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers]
-    page.table(("optimizer", "name", "options"), named, "The optimizers.", folded=True)
+    names = [(o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers]
+    page.table(("optimizer", "name", "options"), names, "The optimizers.", folded=True)
     return page
 
 
@@ -216,7 +216,7 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     for problem, group in groupby(table.rows, key=lambda row: row[0]):
         lines = sorted(group, key=lambda row: row[3])
         leader = next((row[1] for row in lines if row[1] not in results.given_gradients), None)
-        tests = {}
+        tests: dict[str, tuple[float | None, float | None]] = {}
         for pair in pairs(results, problem):
             if leader in (pair.first, pair.second):
                 other, effect = (
