@@ -224,9 +224,9 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
                 )
                 tests[other] = effect, pair.corrected
         for row in lines:
-            effect, p = tests.get(row[1], (None, None))
+            against, p = tests.get(row[1], (None, None))
             half, share = f"[{number(row[4])}, {number(row[5])}]", number(row[7], 3)
-            line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share), effect]
+            line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share), against]
             rows.append([*line, None if p is None else _number_cell(_p(p))])
     columns = ("problem", "optimizer", "runs", "median", "middle half", "best", "share", "A", "p (Holm)")
     page.table(columns, rows, "Best losses at the budget, and each optimizer against the problem's leader.", group=0)

@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on_from_its_record(tmp_path):
         assert record.tail.rows == 30
     in_process(wanted, tmp_path / "whole")
     assert folder.ended(run).improvements == StudyFolder(tmp_path / "whole").ended(run).improvements
-    with pytest.raises(ValueError, match="keeps hashes of points only"):
+    with pytest.raises(ValueError, match="has the hashes of its points"):
         write_csv(folder.record(run), tmp_path / "points.csv", points=True)
 
 
