@@ -1,5 +1,5 @@
-"""The token batches of a problem: its splits, its numbered minibatches, the parts that candidates race over, and the
-neutral text that drift is read on."""
+"""The token batches of a problem: its splits, its numbered minibatches, the parts that candidates race over, the neutral
+text that drift is read on, and the other task that forgetting is read on."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Batches:
         minibatch: examples of a minibatch, None where there are none.
         prompt: token ids that stand before every text.
         neutral_text: what drift is read on, None for the embedded prose.
+        other_task: what forgetting is read on; needed by `other`.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Batches:
         minibatch: int | None,
         prompt: tuple[int, ...] = (),
         neutral_text: Data | None = None,
+        other_task: Task | None = None,
     ) -> None:
         self._task, self._model, self._seed, self._size, self._prompt = task, model, seed, minibatch, prompt
-        self._neutral_text = neutral_text
+        self._neutral_text, self._other_task = neutral_text, other_task
         self._neutral: TokenBatch | None = None
+        self._other: TokenBatch | None = None
         self._splits: dict[str, TokenBatch] = {}
         self._minibatches: OrderedDict[int, TokenBatch] = OrderedDict()  # those asked for last
         self._parts: dict[int, list[TokenBatch]] = {}
@@ -116,3 +119,19 @@ class Batches:
                 batch = neutral_batch(self._model, self._neutral_text or Data.of("embedded:prose"))
                 self._neutral = self._prompted(batch) if self._prompt else batch
             return self._neutral
+
+    def other(self) -> TokenBatch:
+        """The search split of the other task, with the prompt in front.
+
+        Raises:
+            ValueError: it does not work with this model, or the prompt does not fit into the context with it.
+        """
+        with self._lock:
+            if self._other is None:
+                try:
+                    assert self._other_task is not None
+                    batch = self._other_task.batch(self._model, "search", self._seed)
+                    self._other = self._prompted(batch) if self._prompt else batch
+                except ValueError as error:
+                    raise ValueError(f"the other task, which forgetting is read on: {error}") from error
+            return self._other

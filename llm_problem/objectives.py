@@ -14,6 +14,7 @@ import torch
 
 from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator
+from llm_problem.forgetting import Forgetting
 from llm_problem.quantities import DIFFERENTIABLE, OF_EVERY_MODEL
 from llm_problem.spec import ProblemSpec
 from llm_problem.tasks.batch import TokenBatch
@@ -27,11 +28,15 @@ class Objectives:
         spec: which quantities, weights and limits, and the task.
         evaluator: gives log-probabilities.
         drift: gives drift.
+        forgetting: gives forgetting.
         written: gives metrics of texts.
     """
 
-    def __init__(self, spec: ProblemSpec, evaluator: SerialEvaluator, drift: Drift, written: Written) -> None:
-        self._spec, self._evaluator, self._drift, self._written = spec, evaluator, drift, written
+    def __init__(
+        self, spec: ProblemSpec, evaluator: SerialEvaluator, drift: Drift, forgetting: Forgetting, written: Written
+    ) -> None:
+        self._spec, self._evaluator, self._written = spec, evaluator, written
+        self._drift, self._forgetting = drift, forgetting
 
     def values(self, X: np.ndarray, batch: TokenBatch) -> np.ndarray:
         """F (n, m) float64 of X (n, d) on the examples of a batch; NaN for a row that is not finite."""
@@ -44,7 +49,7 @@ class Objectives:
         return self._objectives(found), np.stack(G, axis=1) if G else np.empty((len(X), 0))
 
     def of_model(self, x: np.ndarray) -> dict[str, float]:
-        """Drift and norm at a finite x (1, d), those of them that the description names."""
+        """Drift, forgetting and norm at a finite x (1, d), those of them that the description names."""
         return {name: float(self._own(x, name)[0]) for name in OF_EVERY_MODEL if name in self._spec.quantities}
 
     def value_and_grad(self, x: np.ndarray, batch: TokenBatch) -> tuple[float, np.ndarray]:
@@ -68,6 +73,8 @@ class Objectives:
     def _differentiable(self, x: torch.Tensor, name: str, batch: TokenBatch) -> torch.Tensor:
         if name == "loss":
             return self._spec.task.loss(self._evaluator.differentiable_log_probs(x, batch), batch)
+        if name == "forgetting":
+            return self._forgetting.differentiable(x)
         return self._drift.differentiable(x) if name == "drift" else (x * x).mean()
 
     def _objectives(self, found: dict[str, np.ndarray]) -> np.ndarray:
@@ -96,8 +103,8 @@ class Objectives:
         return found
 
     def _own(self, X: np.ndarray, name: str) -> np.ndarray:
-        """Drift or norm (n,) of X (n, d)."""
-        if name == "drift":
-            return self._drift.values(X)
+        """Drift, forgetting or norm (n,) of X (n, d)."""
+        if name != "norm":
+            return (self._drift if name == "drift" else self._forgetting).values(X)
         with np.errstate(over="ignore"):
             return np.array([np.mean(x * x) for x in X])  # one by one: the same bits in every population

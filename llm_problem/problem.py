@@ -16,6 +16,7 @@ from llm_problem.drift import Drift
 from llm_problem.evaluation import SerialEvaluator, choose_evaluator
 from llm_problem.export.exporting import Exporting
 from llm_problem.faces import Faces
+from llm_problem.forgetting import Forgetting, default_other_task
 from llm_problem.measuring import Measuring
 from llm_problem.models.loading import LoadedModel, load_model
 from llm_problem.objectives import Objectives
@@ -40,7 +41,8 @@ class Problem(Exporting, Faces, Measuring):
         task: what the model is asked, such as `lp.tasks.Classification.from_csv(…)`.
         subspace: what x means, such as `lp.subspaces.LoRAXS(rank=4, layers=2)`.
         objective: the one thing minimised: a name that the task offers ("loss", "error"), "drift" (KL divergence of the
-            predictions on neutral text from the pretrained model's, nats per token) or "norm" (‖x‖²/d).
+            predictions on neutral text from the pretrained model's, nats per token), "forgetting" (what is lost at
+            `other_task`: its loss less the pretrained model's) or "norm" (‖x‖²/d).
         objectives: several of them, instead of `objective`.
         regularisation: weights ≥ 0 of quantities that are added to the (first) objective, such as {"drift": 0.1}.
         constraints: limits ≥ 0 of quantities, such as {"drift": 0.5}; see `evaluate_all`.
@@ -53,6 +55,7 @@ class Problem(Exporting, Faces, Measuring):
         memory_limit: bytes that packed copies of weights and kept activations may take, each; what would pass it is
             computed again each time. None: a quarter of the memory that is free.
         neutral_text: the text file that drift is read on; None: the embedded prose.
+        other_task: the task that forgetting is read on; None: language modelling on the embedded prose.
         basis: a file of `save_basis`, from which the subspace takes its frozen arrays. A singular value decomposition
             made here may differ from one made on another machine; a file does not. None makes them here.
 
@@ -81,10 +84,12 @@ class Problem(Exporting, Faces, Measuring):
         evaluator: str = "auto",
         memory_limit: int | None = None,
         neutral_text: Any = None,
+        other_task: Task | None = None,
         basis: str | os.PathLike[str] | None = None,
     ) -> None:
         wanted = tuple(objectives) if objectives is not None else (objective,)
-        more: Any = {"regularisation": regularisation, "constraints": constraints, "neutral_text": neutral_text}
+        more: Any = {"regularisation": regularisation, "constraints": constraints}
+        more |= {"neutral_text": neutral_text, "other_task": other_task}
         spec = ProblemSpec("", task, subspace, wanted, seed, minibatch, dtype, evaluator, **more)
         loaded = load_model(model, device=device)
         self._start(dataclasses.replace(spec, model=loaded.name), loaded, memory_limit, basis)
@@ -120,7 +125,8 @@ class Problem(Exporting, Faces, Measuring):
         if basis is not None:  # before an evaluator makes anything of it
             load_basis(self._subspace, basis, spec.basis_identity(loaded.identity))
         prompt = self._subspace.prompt
-        self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch, prompt, spec.neutral_text)
+        other = spec.other_task or default_other_task()  # a face may ask for it later
+        self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch, prompt, spec.neutral_text, other)
         self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
         self._fingerprint: str | None = None
         self._closed = False
@@ -134,6 +140,7 @@ class Problem(Exporting, Faces, Measuring):
             precision=None if spec.dtype == "float32" else spec.dtype,
         )
         self._drift = Drift(self._evaluator, self._batches.neutral)
+        self._forgetting = Forgetting(self._evaluator, other, self._batches.other)
         self._written = Written(self._evaluator, spec.task, memory_limit)
         self._objectives = self._objectives_of(spec)
 
@@ -189,7 +196,8 @@ class Problem(Exporting, Faces, Measuring):
     @property
     def unit(self) -> str:
         """The unit of the first objective, such as "nats per example"; empty where it has none, or is a sum."""
-        units = {"loss": self._spec.task.unit, "drift": "nats per token"}
+        other = self._spec.other_task
+        units = {"loss": self._spec.task.unit, "drift": "nats per token", "forgetting": other.unit if other else ""}
         return "" if self._spec.regularisation else units.get(self.objectives[0], "")
 
     @property
@@ -302,7 +310,8 @@ class Problem(Exporting, Faces, Measuring):
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
-        for name in ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_written", "_objectives"):
+        held = ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_forgetting", "_written")
+        for name in (*held, "_objectives"):
             self.__dict__.pop(name, None)
 
     @property
@@ -325,7 +334,8 @@ class Problem(Exporting, Faces, Measuring):
                 "a problem made from a model object cannot be pickled: save the model with save_pretrained and "
                 "give the directory instead"
             )
-        return rebuild, (self._spec.to_json(), self._where, self._spec.task.functions)
+        functions = tuple(function for task in self._spec.tasks for function in task.functions)
+        return rebuild, (self._spec.to_json(), self._where, functions)
 
     # Inside.
 
@@ -363,7 +373,9 @@ class Problem(Exporting, Faces, Measuring):
     def _objectives_of(self, spec: ProblemSpec) -> Objectives:
         if "drift" in spec.quantities:
             self._batches.neutral()  # a text that does not do is refused now
-        return Objectives(spec, self._evaluator, self._drift, self._written)
+        if "forgetting" in spec.quantities:
+            self._batches.other()
+        return Objectives(spec, self._evaluator, self._drift, self._forgetting, self._written)
 
     def _with_objectives(self, objectives: Sequence[str] | None) -> Problem:
         if objectives is None or tuple(objectives) == self.objectives:

@@ -21,6 +21,8 @@ def problem_card(problem: Problem, why: str) -> dict[str, Any]:
         extras["constraints"] = dict(spec.constraints)
     if "drift" in spec.quantities and spec.neutral_text is not None:
         extras["neutral_text"] = f"{spec.neutral_text.label} (sha256 {spec.neutral_text.sha256[:16]})"
+    if "forgetting" in spec.quantities and spec.other_task is not None:
+        extras["other_task"] = spec.other_task.summary()
     return {
         "id": problem.name,
         "model": spec.model,

@@ -1,7 +1,8 @@
-"""What can be minimised, added to the loss, or limited: the scores that a task offers, and two that every model has.
+"""What can be minimised, added to the loss, or limited: the scores that a task offers, and three that every model has.
 
 "drift" is how far the moved model's predictions are from the pretrained model's on neutral text (`llm_problem.drift`),
-in nats per token; "norm" is ‖x‖²/d, the mean square of x in units of sigma: 0 at the pretrained model, about 1 for
+in nats per token; "forgetting" is what it loses at another task (`llm_problem.forgetting`), negative where it gains;
+"norm" is ‖x‖²/d, the mean square of x in units of sigma: 0 at the pretrained model, about 1 for
 x ~ N(0, I), whatever d is.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from llm_problem.tasks import Task
 
-OF_EVERY_MODEL = ("drift", "norm")
+OF_EVERY_MODEL = ("drift", "forgetting", "norm")
 DIFFERENTIABLE = ("loss", *OF_EVERY_MODEL)
 
 Pairs = tuple[tuple[str, float], ...]

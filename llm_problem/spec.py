@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from llm_problem.forgetting import default_other_task
 from llm_problem.models.loading import DTYPES
 from llm_problem.quantities import Pairs, checked_names, checked_pairs
 from llm_problem.subspaces import SUBSPACES, Subspace
 from llm_problem.tasks import TASKS, Data, Scorer, Task
 
 FORMAT = 1
-_LEFT_OUT_WHERE_EMPTY = ("regularisation", "constraints", "neutral_text")  # in to_dict
+_LEFT_OUT_WHERE_EMPTY = ("regularisation", "constraints", "neutral_text", "other_task")  # in to_dict
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class ProblemSpec:
     Args:
         model: a name, directory or hub id (see `llm_problem.models.load_model`).
         task, subspace: their descriptions.
-        objectives: what is minimised, names that the task offers, "drift" or "norm" (see `llm_problem.quantities`); one
-            for a single-objective problem.
+        objectives: what is minimised, names that the task offers, "drift", "forgetting" or "norm" (see
+            `llm_problem.quantities`); one for a single-objective problem.
         seed: draws the search examples and a random basis.
         minibatch: examples of a numbered minibatch (`evaluate(X, sample=k)`), None where there are none.
         dtype: of the matrix products that are run for each candidate ("float32", "bfloat16").
@@ -46,6 +47,8 @@ class ProblemSpec:
         regularisation: what is added to the first objective, weight by quantity, sorted by name.
         constraints: what is limited, largest value by quantity, sorted by name.
         neutral_text: what drift is read on; None where nothing needs it, else the embedded prose by default.
+        other_task: the task whose loss forgetting is read on; None where nothing needs it, else language modelling on
+            the embedded prose by default.
     """
 
     model: str
@@ -64,6 +67,7 @@ class ProblemSpec:
     regularisation: Pairs = ()
     constraints: Pairs = ()
     neutral_text: Data | None = None
+    other_task: Task | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Task):
@@ -81,6 +85,10 @@ class ProblemSpec:
         if self.neutral_text is not None or "drift" in self.quantities:
             text = "embedded:prose" if self.neutral_text is None else self.neutral_text
             object.__setattr__(self, "neutral_text", Data.of(text))
+        if self.other_task is None and "forgetting" in self.quantities:
+            object.__setattr__(self, "other_task", default_other_task())
+        if self.other_task is not None:
+            _check_other(self.other_task)
         if self.minibatch is not None and (
             isinstance(self.minibatch, bool) or not isinstance(self.minibatch, (int, np.integer)) or self.minibatch < 1
         ):
@@ -105,6 +113,11 @@ class ProblemSpec:
         """Those, and what is limited."""
         return self.minimised | dict(self.constraints).keys()
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What is asked, and the other task where there is one."""
+        return (self.task,) if self.other_task is None else (self.task, self.other_task)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         fields = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
@@ -124,9 +137,9 @@ class ProblemSpec:
         Raises:
             ValueError: the task calls a function that no other process could find.
         """
-        if self.task.nameless:
+        for nameless in filter(None, (task.nameless for task in self.tasks)):
             raise ValueError(
-                f"a description cannot say which function {self.task.nameless} is: define it with def at the top of a "
+                f"a description cannot say which function {nameless} is: define it with def at the top of a "
                 "module, from where it can be imported"
             )
         return json.dumps(self.to_dict(), indent=2, sort_keys=True)
@@ -154,6 +167,8 @@ class ProblemSpec:
             if not _is_data(values["neutral_text"]):
                 raise ValueError("the neutral_text of a problem description must have source, sha256 and records")
             values["neutral_text"] = _frozen(values["neutral_text"])
+        if "other_task" in values:
+            values["other_task"] = _build(TASKS, "other task", values["other_task"])
         return cls(**values)
 
     @classmethod
@@ -170,7 +185,10 @@ class ProblemSpec:
             ValueError: the subspace names models whose contents are not known before it is bound.
         """
         values = self.to_dict()
-        for name in ("id", "instance", *(() if "drift" in self.quantities else ("neutral_text",))):
+        unread = [
+            name for name, by in (("neutral_text", "drift"), ("other_task", "forgetting")) if by not in self.quantities
+        ]
+        for name in ("id", "instance", *unread):
             values.pop(name, None)
         values["model"] = model_identity
         canonical = json.dumps(_without_paths(values), sort_keys=True)
@@ -180,6 +198,13 @@ class ProblemSpec:
         """sha256 (64 hex digits) over what decides the subspace's basis, for a model with this identity."""
         values = {"subspace": _without_paths(_plain(self.subspace)), "seed": self.seed, "model": model_identity}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _check_other(task: Any) -> None:
+    if not isinstance(task, Task):
+        raise TypeError(f"other_task must be a task such as lp.tasks.LanguageModelling(…), got {type(task).__name__}")
+    if "loss" not in task.objectives:
+        raise ValueError("forgetting is a loss on the other task, and this one has none: it needs references")
 
 
 def _checked_units(units: Any) -> tuple[float, ...]:

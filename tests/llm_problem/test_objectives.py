@@ -29,7 +29,7 @@ def parts(make):
     """Points (5, d), the first 0 and the last not finite, and each quantity of theirs by itself."""
     X = np.random.default_rng(0).standard_normal((5, make().dimension))
     X[0], X[4] = 0, np.inf
-    return X, {name: make(objective=name).evaluate(X) for name in ("loss", "error", "drift", "norm")}
+    return X, {name: make(objective=name).evaluate(X) for name in ("loss", "error", "drift", "forgetting", "norm")}
 
 
 @pytest.fixture
@@ -51,8 +51,9 @@ def test_norm_is_the_mean_square(make, points):
 
 def test_objectives_are_the_quantities_in_their_order(make, parts):
     X, alone = parts
-    F, G, status = make(objectives=("drift", "loss", "norm", "error")).evaluate_all(X)
-    np.testing.assert_array_equal(F, np.stack([alone[name] for name in ("drift", "loss", "norm", "error")], axis=1))
+    names = ("drift", "loss", "norm", "error", "forgetting")
+    F, G, status = make(objectives=names).evaluate_all(X)
+    np.testing.assert_array_equal(F, np.stack([alone[name] for name in names], axis=1))
     assert G.shape == (5, 0)
     assert status.tolist() == ["ok"] * 4 + ["non-finite"]
 
@@ -110,8 +111,9 @@ def test_numbered_minibatches_reach_the_task_alone(make, points):
     "options",
     [
         {"objective": "drift"},
+        {"objective": "forgetting"},
         {"objective": "norm"},
-        {"regularisation": {"drift": 3, "norm": 0.1}},
+        {"regularisation": {"drift": 3, "forgetting": 2, "norm": 0.1}},
         {"objective": "drift", "regularisation": {"loss": 0.5}, "constraints": {"error": 0.5}},
     ],
 )
@@ -133,7 +135,9 @@ def test_drift_is_flat_at_the_pretrained_model(make):
 
 def test_a_part_without_a_gradient_is_refused(make):
     problem = make(regularisation={"error": 0.5})
-    with pytest.raises(RuntimeError, match="loss, error has no gradient here: one objective of loss, drift, norm has"):
+    with pytest.raises(
+        RuntimeError, match="loss, error has no gradient here: one objective of loss, drift, forgetting, norm"
+    ):
         problem.value_and_grad(problem.x0)
 
 
@@ -195,7 +199,7 @@ def test_the_description_survives_json_and_sorts_its_pairs(label_task):
 
 
 def test_a_description_without_them_is_what_it_was(label_task):
-    new = {"regularisation", "constraints", "neutral_text"}
+    new = {"regularisation", "constraints", "neutral_text", "other_task"}
     assert not new & set(spec_of(label_task).to_dict())
     assert not new & set(spec_of(label_task, regularisation={}, constraints=None).to_dict())
     assert set(spec_of(label_task, constraints={"norm": 1}).to_dict()) & new == {"constraints"}
@@ -226,8 +230,8 @@ def test_the_fingerprint_covers_what_counts_and_nothing_else(label_task, tmp_pat
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"drft": 1}, ValueError, "'drft': this task offers loss, error, drift, norm"),
-        ({"accuracy": 1}, ValueError, "'accuracy': this task offers loss, error, drift, norm"),
+        ({"drft": 1}, ValueError, "'drft': this task offers loss, error, drift, forgetting, norm"),
+        ({"accuracy": 1}, ValueError, "'accuracy': this task offers loss, error, drift, forgetting, norm"),
         ({"drift": -0.1}, ValueError, "'drift' must have a finite number that is not negative, got -0.1"),
         ({"norm": np.nan}, ValueError, "'norm' must have a finite number that is not negative, got nan"),
         ({"norm": np.inf}, ValueError, "got inf"),
@@ -246,9 +250,11 @@ def test_what_does_not_fit_is_refused(label_task, what, given, error, message):
 
 
 def test_unknown_objectives_are_refused_with_those_there_are(label_task, text_task, make):
-    with pytest.raises(ValueError, match="unknown objective 'nrom': this task offers loss, error, drift, norm"):
+    with pytest.raises(
+        ValueError, match="unknown objective 'nrom': this task offers loss, error, drift, forgetting, norm"
+    ):
         spec_of(label_task, objectives=("nrom",))
-    with pytest.raises(ValueError, match="unknown objective 'error': this task offers loss, drift, norm"):
+    with pytest.raises(ValueError, match="unknown objective 'error': this task offers loss, drift, forgetting, norm"):
         spec_of(text_task, objectives=("error",))
     with pytest.raises(ValueError, match="unknown objective 'drfit'"):
         make().to_nevergrad(objectives=("loss", "drfit"))

@@ -58,7 +58,7 @@ def test_what_there_is_to_minimise_follows_from_what_is_given(tiny_gpt2):
     assert task_of(reference="end").objectives == ("loss",)
     assert task_of(scorer=scorers.length).objectives == ("score",)
     assert task_of(scorer=scorers.misses, reference="end").objectives == ("loss", "score")
-    with pytest.raises(ValueError, match="unknown objective 'loss': this task offers score, drift, norm"):
+    with pytest.raises(ValueError, match="unknown objective 'loss': this task offers score, drift, forgetting, norm"):
         lp.Problem(tiny_gpt2, task_of(scorer=scorers.length), LAST)
     with pytest.raises(ValueError, match="a reference column, or a scorer"):
         task_of()
