@@ -1,5 +1,5 @@
-"""The token batches of a problem: its splits, its numbered minibatches, the parts that candidates race over, the neutral
-text that drift is read on, and the other task that forgetting is read on."""
+"""The token batches of a problem: its splits, its numbered minibatches, the parts that candidates race over, and what
+drift and forgetting are read on: a neutral text and another task."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_description_pickle_and_fingerprint_carry_the_other_task():
 
 
 def test_what_does_not_do_is_refused(tiny_gpt2, small_pair, label_task):
-    with pytest.raises(TypeError, match="other_task must be a task such as .*, got str"):
+    with pytest.raises(TypeError, match=r"other_task must be a task such as .*, got str"):
         lp.Problem(tiny_gpt2, sentiment(), SUBSPACE, other_task="prose")
     unscored = lp.tasks.Generation.from_records(
         [{"start": "Once"}] * 3, prompt="{start}", scorer=lambda prompts, outputs, references: [0.0] * len(outputs)
