@@ -60,7 +60,7 @@ def main() -> None:
         print(f"{prompt.splitlines()[-2]}\n  before: {first}\n  after: {second}\n  right: {right[0]}")
     picture = gains_png(
         {"CMA-ES": best_so_far(result.losses)},
-        {"found": changes},
+        {"CMA-ES": changes},
         baseline=problem(problem.x0),
         title=f"Questions about passages: {problem.spec.model}, {problem.dimension} numbers searched",
         ylabel="best search loss (nats per token)",

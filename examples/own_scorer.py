@@ -19,8 +19,8 @@ from llm_problem.study.gains import best_so_far, gains_png
 from llm_problem_adapters import minimize
 
 TOPICS = """photosynthesis, inflation, gravity, a solar eclipse, electricity, the immune system, a black hole,
-democracy, vaccination, the water cycle, an earthquake, evolution, a computer virus, magnetism, the stock market, digestion,
-climate change, an interest rate, a vitamin, a volcano, the internet, a court of law, sound, recycling, a neuron,
+democracy, vaccination, the water cycle, an earthquake, evolution, a computer virus, magnetism, the stock market,
+digestion, climate change, an interest rate, a vitamin, a volcano, the internet, a court of law, sound, recycling, a neuron,
 insurance, a satellite, a tide, bacteria, a tax, radio waves, a hurricane, blood pressure, an election, a battery,
 friction, a constitution, an antibiotic, a telescope, trade, a glacier, an allergy, nuclear energy, a census, osmosis,
 a mortgage, sleep, a fossil"""
@@ -82,7 +82,7 @@ def main() -> None:
         print(f"{row['topic']}\n  before: {first.strip()}\n  after: {second.strip()}")
     picture = gains_png(
         {"CMA-ES": best_so_far(result.losses)},
-        {"found": {"score": change}},
+        {"CMA-ES": {"score": change}},
         baseline=problem(problem.x0),
         title=f"Plain words: {problem.spec.model}, {problem.dimension} numbers searched",
         ylabel="best search score (years of school)",

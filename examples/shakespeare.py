@@ -34,7 +34,7 @@ def main() -> None:
     print(f"nats per token on {change.units} windows not seen: {change}")
     picture = gains_png(
         {"CMA-ES": best_so_far(result.losses)},
-        {"found": {"loss": change}},
+        {"CMA-ES": {"loss": change}},
         baseline=problem(problem.x0),
         title=f"Running text: {problem.spec.model}, {problem.dimension} numbers searched",
         ylabel="best search loss (nats per token)",

@@ -70,7 +70,7 @@ def main() -> None:
         print(f"    before: {texts[0].outputs[0].strip()}\n    after: {texts[1].outputs[0].strip()}")
         picture = gains_png(
             {"CMA-ES": best_so_far(result.losses)},
-            {"found": changes},
+            {"CMA-ES": changes},
             baseline=problem(problem.x0),
             title=f"English to {name}: {problem.spec.model}, {problem.dimension} numbers searched",
             ylabel="best search loss (nats per token)",

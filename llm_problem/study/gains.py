@@ -53,7 +53,7 @@ def gains_png(
     _draw_curves(axes[0], curves, colours, baseline, xlabel, ylabel)
     for panel, (metric, label) in zip(axes[1:], metrics.items(), strict=True):
         _draw_points(panel, {run: found[metric] for run, found in changes.items()}, colours)
-        panel.set_title(f"{label}, {split}", fontsize=9)
+        panel.set_title(f"{label}\n{split}", fontsize=9)
     figure.suptitle(title if len(title) <= 100 else title[:99] + "…", fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -91,13 +91,13 @@ def _draw_points(axes: Any, changes: Mapping[str, Comparison], colours: Mapping[
     first = next(iter(changes.values()))
     axes.axhline(first.before, color="0.3", lw=0.9, ls="--")
     axes.plot(0, first.before, marker="*", ms=12, color="0.45", ls="")
-    axes.annotate(f"{first.before:.3g}", (0, first.before), (0, 8), textcoords="offset points", ha="center", fontsize=8)
+    axes.annotate(f"{first.before:.4g}", (0, first.before), (0, 8), textcoords="offset points", ha="center", fontsize=8)
     for k, (name, change) in enumerate(changes.items(), start=1):
         low, high = change.before + change.low, change.before + change.high
         whisker = [[max(0.0, change.after - low)], [max(0.0, high - change.after)]]  # none where it is not a number
         axes.errorbar(k, change.after, whisker, color=colours[name], marker="o", ms=7, capsize=4, lw=1.6)
         axes.annotate(
-            f"{change.after:.3g}\n{change.verdict}",
+            f"{change.after:.4g}\n{change.verdict}",
             (k, max(change.after, high)),
             (0, 4),
             textcoords="offset points",
