@@ -20,7 +20,8 @@ from llm_problem_adapters import minimize
 
 TOPICS = """photosynthesis, inflation, gravity, a solar eclipse, electricity, the immune system, a black hole,
 democracy, vaccination, the water cycle, an earthquake, evolution, a computer virus, magnetism, the stock market,
-digestion, climate change, an interest rate, a vitamin, a volcano, the internet, a court of law, sound, recycling, a neuron,
+digestion, climate change, an interest rate, a vitamin, a volcano, the internet, a court of law, sound, recycling,
+a neuron,
 insurance, a satellite, a tide, bacteria, a tax, radio waves, a hurricane, blood pressure, an election, a battery,
 friction, a constitution, an antibiotic, a telescope, trade, a glacier, an allergy, nuclear energy, a census, osmosis,
 a mortgage, sleep, a fossil"""
