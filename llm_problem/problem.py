@@ -303,6 +303,21 @@ class Problem(Exporting, Faces, Measuring):
         """
         return self._objectives.value_and_grad(self._row(x)[0], self.batch("search"))
 
+    def minimising(
+        self,
+        *objectives: str,
+        regularisation: Mapping[str, float] | None = None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> Problem:
+        """The same x with something else to minimise, `("error", regularisation={"loss": 0.1})` for instance, on the same
+        model and with what was computed of it already.
+
+        Arguments and errors as for the class; what is left out is nothing, not what this problem has.
+        """
+        return self._minimising(
+            {"objectives": objectives, "regularisation": regularisation, "constraints": constraints}
+        )
+
     def card(self) -> dict[str, Any]:
         """What this problem is, for people and for files: plain JSON values."""
         return problem_card(self._open(), self._why)
@@ -380,8 +395,11 @@ class Problem(Exporting, Faces, Measuring):
     def _with_objectives(self, objectives: Sequence[str] | None) -> Problem:
         if objectives is None or tuple(objectives) == self.objectives:
             return self
+        return self._minimising({"objectives": tuple(objectives)})
+
+    def _minimising(self, changes: Mapping[str, Any]) -> Problem:
         problem = Problem.__new__(Problem)
         problem.__dict__.update(self._open().__dict__)
-        problem._spec = dataclasses.replace(self._spec, objectives=tuple(objectives), id=None)
+        problem._spec = dataclasses.replace(self._spec, **changes, id=None)
         problem._objectives, problem._fingerprint = self._objectives_of(problem._spec), None
         return problem

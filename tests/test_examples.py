@@ -41,10 +41,11 @@ def test_own_data_runs_on_its_small_file(tmp_path):
     assert "found: held-out loss" in output
 
 
-def test_front_draws_a_front_of_each_optimizer(tmp_path):
-    output = run("front.py", cwd=tmp_path, HF_HUB_OFFLINE="1")
+@pytest.mark.parametrize("cost", ["drift", "forgetting"])
+def test_front_draws_a_front_of_each_optimizer(tmp_path, cost):
+    output = run("front.py", "tiny-gpt2", cost, cwd=tmp_path, HF_HUB_OFFLINE="1")
     points = re.findall(r"^(?:NSGA-II|DE) .*: (\d+) points, loss from ([\d.]+) to", output, re.MULTILINE)
-    (pretrained,) = re.findall(r"pretrained model: loss ([\d.]+), drift 0", output)
+    (pretrained,) = re.findall(r"pretrained model: loss ([\d.]+), " + cost + " 0", output)
     assert len(points) == 2
     for count, loss in points:
         assert int(count) >= 10
@@ -99,6 +100,49 @@ def test_sst2_example_runs_on_files_of_its_form(tmp_path, smollm2, capsys):
     runpy.run_path(str(EXAMPLES / "sst2_cma.py"))["main"](tmp_path, budget=4, seeds=1)
     output = capsys.readouterr().out
     assert "d = 256" in output and "4 evaluations" in output and "median: best search loss" in output
+
+
+NUMBER = r"([+-]?[\d.]+(?:e[+-]?\d+)?)"
+
+
+@pytest.mark.parametrize(
+    ("script", "budget", "metrics", "pictures"),
+    [
+        ("sst2_search.py", 60, 6, ["sst2-search"]),  # accuracy and loss of three searches
+        ("translate_multi30k.py", 24, 6, ["translate-de", "translate-fr"]),  # loss, chrF and BLEU of two languages
+        ("answer_xquad.py", 24, 3, ["answer-xquad"]),
+        ("shakespeare.py", 40, 1, ["shakespeare"]),
+        ("own_scorer.py", 12, 1, ["own-scorer"]),
+    ],
+)
+def test_gains_come_with_their_intervals_and_a_picture(tmp_path, script, budget, metrics, pictures):
+    if "translate" in script:
+        pytest.importorskip("sacrebleu")
+    output = run(script, "--budget", budget, cwd=tmp_path, HF_HUB_OFFLINE="1")
+    found = re.findall(
+        rf"{NUMBER} → {NUMBER}: {NUMBER}, 95% in \[{NUMBER}, {NUMBER}\], (no gain|gain|loss)$", output, re.MULTILINE
+    )
+    assert len(found) == metrics
+    for before, after, change, low, high, verdict in found:
+        assert float(after) - float(before) == pytest.approx(float(change), abs=2e-3 * max(1, abs(float(before))))
+        assert float(low) <= float(change) <= float(high)
+        assert (verdict == "no gain") == (float(low) <= 0 <= float(high))
+    for name in pictures:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_scorer_of_the_example_is_the_formula(capsys):
+    import runpy
+
+    names = runpy.run_path(str(EXAMPLES / "own_scorer.py"))
+    # 12 words, 2 sentences, 14 syllables (wa-ter, ri-vers): 0.39 · 6 + 11.8 · 14/12 - 15.59
+    text = "The water goes up in the air. Then it falls in rivers."
+    assert names["grade"](text) == pytest.approx(0.39 * 6 + 11.8 * 14 / 12 - 15.59)
+    plain, hard, same, short = names["school_years"](
+        [""] * 4, [text, "Photosynthetic organisms synthesise carbohydrates. " * 3, "a b c " * 5, "Yes."], None
+    )
+    assert plain < min(hard, same, short)
+    assert short >= 9 and same >= 5
 
 
 def test_an_adapter_is_chosen_on_dev_and_used_by_peft_alone(tmp_path):
