@@ -309,8 +309,8 @@ class Problem(Exporting, Faces, Measuring):
         regularisation: Mapping[str, float] | None = None,
         constraints: Mapping[str, float] | None = None,
     ) -> Problem:
-        """The same x with something else to minimise, `("error", regularisation={"loss": 0.1})` for instance, on the same
-        model and with what was computed of it already.
+        """The same x with something else to minimise, `("error", regularisation={"loss": 0.1})` for instance, on the
+        same model and with what was computed of it already.
 
         Arguments and errors as for the class; what is left out is nothing, not what this problem has.
         """

@@ -290,3 +290,20 @@ def test_a_closed_problem_lets_go_of_all(make):
     with pytest.raises(RuntimeError, match="closed"):
         problem.evaluate_all(np.zeros((1, 8)))
     assert not any(hasattr(problem, name) for name in ("_drift", "_objectives", "_evaluator"))
+
+
+def test_another_objective_on_the_same_model_is_the_problem_made_anew(make, parts):
+    X, alone = parts
+    problem = make(objectives=("loss", "drift"), constraints={"norm": 0.9})
+    other = problem.minimising("error", regularisation={"loss": 0.1})
+    np.testing.assert_array_equal(other.evaluate(X), alone["error"] + 0.1 * alone["loss"])
+    assert other.constraints == ()
+    assert other.fingerprint == make(objective="error", regularisation={"loss": 0.1}).fingerprint
+    assert other.evaluator is problem.evaluator
+    assert problem.objectives == ("loss", "drift")
+    other.close()
+    assert np.isfinite(problem.evaluate_all(X[:1])[0]).all()
+    with pytest.raises(ValueError, match="unknown objective 'eror'"):
+        problem.minimising("eror")
+    with pytest.raises(ValueError, match="at least one objective"):
+        problem.minimising()
