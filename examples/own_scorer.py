@@ -26,6 +26,7 @@ insurance, a satellite, a tide, bacteria, a tax, radio waves, a hurricane, blood
 friction, a constitution, an antibiotic, a telescope, trade, a glacier, an allergy, nuclear energy, a census, osmosis,
 a mortgage, sleep, a fossil"""
 PROMPT = "Explain {topic} in two sentences."
+SPLITS = ("search", "test", "dev", "test", "search", "test")  # of the topics in turn
 SHORTEST = 12  # words of an explanation
 
 
@@ -58,18 +59,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a text file with a topic a line")
     parser.add_argument("--model", default="tiny-gpt2")
-    parser.add_argument("--budget", type=int, default=150, help="evaluations")
+    parser.add_argument("--budget", type=int, default=120, help="evaluations")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     real = given.model != "tiny-gpt2"
     topics = [line.strip() for line in given.data.read_text("utf-8").splitlines()] if given.data else TOPICS.split(",")
-    rows = [
-        {"topic": topic.strip(), "split": ("search", "dev", "test")[k % 3]} for k, topic in enumerate(topics) if topic
-    ]
+    rows = [{"topic": topic.strip(), "split": SPLITS[k % len(SPLITS)]} for k, topic in enumerate(topics) if topic]
     task = lp.tasks.Generation.from_records(
         rows, prompt=PROMPT, scorer=school_years, split="split", chat=real, max_new_tokens=40 if real else 12
     )
-    subspace = lp.subspaces.LoRAXS(rank=4, layers=1, modules=("v_proj", "o_proj", "down_proj"))
+    subspace = lp.subspaces.LoRAXS(rank=4, layers=1, modules=("o_proj", "down_proj"))
     problem = lp.Problem(given.model, task, subspace, objective="score")
     options = {"choose": "dev", "every": max(1, given.budget // 10)}  # looking at dev writes texts too
     result = minimize(problem, "cma", given.budget, seed=given.seed, generalisation=options)

@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with input.txt")
     parser.add_argument("--model", help="default: smollm2-135m with --data, else tiny-gpt2")
-    parser.add_argument("--budget", type=int, default=600, help="evaluations")
+    parser.add_argument("--budget", type=int, default=400, help="evaluations")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     model = given.model or ("tiny-gpt2" if given.data is None else "smollm2-135m")

@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with dev.csv and test.csv")
     parser.add_argument("--model", help="default: smollm2-135m with --data, else tiny-gpt2")
-    parser.add_argument("--budget", type=int, default=600, help="evaluations for each language")
+    parser.add_argument("--budget", type=int, default=500, help="evaluations for each language")
     parser.add_argument("--test-size", type=int, default=200, help="captions of test.csv that are translated")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()

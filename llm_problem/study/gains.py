@@ -103,6 +103,7 @@ def _draw_points(axes: Any, changes: Mapping[str, Comparison], colours: Mapping[
             textcoords="offset points",
             ha="center",
             fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )
     axes.margins(x=0.25, y=0.3)
     axes.set_xlim(-0.6, len(changes) + 0.6)
