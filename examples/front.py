@@ -45,9 +45,9 @@ def differential_evolution(problem: lp.Problem, objectives: tuple[str, str], eva
     return np.array([candidate.losses for candidate in optimizer.pareto_front()])
 
 
-def main(model: str = "tiny-gpt2", cost: str = "drift", evaluations: int | None = None) -> None:
+def main(model: str = "tiny-gpt2", cost: str = "drift", evaluations: int | str | None = None) -> None:
     id, budget = PROBLEMS[model]
-    budget = evaluations or budget
+    budget = int(evaluations or budget)
     problem = lp.make(id)
     fronts = {}
     for name, optimizer in (("NSGA-II (pymoo)", nsga2), ("DE (Nevergrad)", differential_evolution)):
@@ -65,4 +65,4 @@ def main(model: str = "tiny-gpt2", cost: str = "drift", evaluations: int | None 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])
