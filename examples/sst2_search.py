@@ -78,8 +78,8 @@ def main() -> None:
             curves[name] = best_so_far(result.losses)
         at_start = problem.metrics(problem.x0, "dev")["accuracy"]
         print(
-            f"{name}: d = {problem.dimension}, {result.evaluations} evaluations, {result.seconds:.0f} s ({result.stop_reason}), "
-            f"dev accuracy {at_start:.4f} -> {dev[name]:.4f}, search loss {by_loss(by_loss.x0):.4f} -> "
+            f"{name}: d = {problem.dimension}, {result.evaluations} evaluations, {result.seconds:.0f} s, ended by "
+            f"{result.stop_reason}, dev accuracy {at_start:.4f} -> {dev[name]:.4f}, search loss {by_loss(by_loss.x0):.4f} -> "
             f"{by_loss(result.x):.4f}",
             flush=True,
         )
