@@ -79,8 +79,8 @@ def main() -> None:
         at_start = problem.metrics(problem.x0, "dev")["accuracy"]
         print(
             f"{name}: d = {problem.dimension}, {result.evaluations} evaluations, {result.seconds:.0f} s, ended by "
-            f"{result.stop_reason}, dev accuracy {at_start:.4f} -> {dev[name]:.4f}, search loss {by_loss(by_loss.x0):.4f} -> "
-            f"{by_loss(result.x):.4f}",
+            f"{result.stop_reason}, dev accuracy {at_start:.4f} -> {dev[name]:.4f}, "
+            f"search loss {by_loss(by_loss.x0):.4f} -> {by_loss(result.x):.4f}",
             flush=True,
         )
     chosen = max((name for name in found if "gradients" not in name), key=lambda name: dev[name])
