@@ -196,8 +196,8 @@ class Problem(Exporting, Faces, Measuring):
     @property
     def unit(self) -> str:
         """The unit of the first objective, such as "nats per example"; empty where it has none, or is a sum."""
-        other = self._spec.other_task
-        units = {"loss": self._spec.task.unit, "drift": "nats per token", "forgetting": other.unit if other else ""}
+        forgetting = self._spec.other_task.unit if self._spec.other_task else ""
+        units = {"loss": self._spec.task.unit, "drift": "nats per token", "forgetting": forgetting}
         return "" if self._spec.regularisation else units.get(self.objectives[0], "")
 
     @property
@@ -309,14 +309,9 @@ class Problem(Exporting, Faces, Measuring):
         regularisation: Mapping[str, float] | None = None,
         constraints: Mapping[str, float] | None = None,
     ) -> Problem:
-        """The same x with something else to minimise, `("error", regularisation={"loss": 0.1})` for instance, on the
-        same model and with what was computed of it already.
-
-        Arguments and errors as for the class; what is left out is nothing, not what this problem has.
-        """
-        return self._minimising(
-            {"objectives": objectives, "regularisation": regularisation, "constraints": constraints}
-        )
+        """The same x with these things to minimise instead, arguments as for the class: on the same model, with what
+        was computed of it already."""
+        return self._changed(objectives=objectives, regularisation=regularisation, constraints=constraints)
 
     def card(self) -> dict[str, Any]:
         """What this problem is, for people and for files: plain JSON values."""
@@ -325,9 +320,9 @@ class Problem(Exporting, Faces, Measuring):
     def close(self) -> None:
         """Let go of the model; evaluating afterwards raises RuntimeError."""
         self._closed = True
-        held = ("_loaded", "_subspace", "_evaluator", "_batches", "_raced", "_drift", "_forgetting", "_written")
-        for name in (*held, "_objectives"):
-            self.__dict__.pop(name, None)
+        held = "loaded subspace evaluator batches raced drift forgetting written objectives"
+        for name in held.split():
+            self.__dict__.pop(f"_{name}", None)
 
     @property
     def closed(self) -> bool:
@@ -386,18 +381,17 @@ class Problem(Exporting, Faces, Measuring):
         return self.batch(split) if number is None else self._open()._batches.minibatch(number)
 
     def _objectives_of(self, spec: ProblemSpec) -> Objectives:
-        if "drift" in spec.quantities:
-            self._batches.neutral()  # a text that does not do is refused now
-        if "forgetting" in spec.quantities:
-            self._batches.other()
+        for name, read in (("drift", self._batches.neutral), ("forgetting", self._batches.other)):
+            if name in spec.quantities:
+                read()  # a text or task that does not do is refused now
         return Objectives(spec, self._evaluator, self._drift, self._forgetting, self._written)
 
     def _with_objectives(self, objectives: Sequence[str] | None) -> Problem:
         if objectives is None or tuple(objectives) == self.objectives:
             return self
-        return self._minimising({"objectives": tuple(objectives)})
+        return self._changed(objectives=tuple(objectives))
 
-    def _minimising(self, changes: Mapping[str, Any]) -> Problem:
+    def _changed(self, **changes: Any) -> Problem:
         problem = Problem.__new__(Problem)
         problem.__dict__.update(self._open().__dict__)
         problem._spec = dataclasses.replace(self._spec, **changes, id=None)
