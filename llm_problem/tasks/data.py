@@ -24,7 +24,12 @@ from llm_problem.tasks import hub_datasets
 FORMATS = ("csv", "tsv", "jsonl")
 _ENDINGS = {".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # CSV otherwise
 
-EMBEDDED = {"sentiment": "sentiment.csv", "prose": "prose.txt"}
+EMBEDDED = {
+    "agreement": "agreement.csv",
+    "continuations": "continuations.csv",
+    "prose": "prose.txt",
+    "sentiment": "sentiment.csv",
+}
 _PREFIX = "embedded:"
 _INLINE = "inline"
 
