@@ -9,13 +9,24 @@
 Importing loads no model and fetches nothing.
 """
 
-from llm_problem import subspaces, tasks
+from llm_problem import study, subspaces, suites, tasks
 from llm_problem.problem import Problem
 from llm_problem.registry import get_spec, list_problems, make, register
 from llm_problem.spec import ProblemSpec
 from llm_problem.suites import named as _named
 
 __version__ = "0.1.0"
-__all__ = ["Problem", "ProblemSpec", "get_spec", "list_problems", "make", "register", "subspaces", "tasks"]
+__all__ = [
+    "Problem",
+    "ProblemSpec",
+    "get_spec",
+    "list_problems",
+    "make",
+    "register",
+    "study",
+    "subspaces",
+    "suites",
+    "tasks",
+]
 
 _named.register_all()

@@ -44,6 +44,7 @@ def minimize(
     generalisation: Generalisation | Mapping[str, Any] | None = None,
     record: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    record_points: bool = True,
     errors: str = "raise",
     limits: Limits | Mapping[str, Any] | None = None,
     **options: Any,
@@ -92,6 +93,7 @@ def minimize(
         resume: go on with the run in `record`, called as when it was begun: the optimizer asks again, is told what is
             recorded, and then goes on as if nothing had happened; the callback is shown it all. Where there is no file,
             the run begins. A run that stopped before its horizon may get a larger budget.
+        record_points: whether the record keeps each point, or only its hash, from which a run is resumed all the same.
         errors: "raise" ends the run with what `evaluate` raises, the batch in hand unrecorded, so that a resumed run
             evaluates it again; "record" makes it an evaluation of the status "failed" with no loss, and goes on. So
             does a return value that is no array of real numbers.
@@ -141,7 +143,7 @@ def minimize(
         raise ValueError("there is nothing to resume from: give the run's record")
     limits = Limits.of(limits)
     apart = Apart(problem, limits) if limits.needs_process else None
-    books = Unrecorded() if record is None else Recording(record, resume)
+    books = Unrecorded() if record is None else Recording(record, resume, record_points)
     try:
         if horizon is None and books.horizon is not None:
             settings["horizon"] = books.horizon

@@ -203,6 +203,11 @@ def _spec(id: str, model: str, task: partial[Task], subspace: Subspace) -> Probl
     return ProblemSpec(model, task(), subspace, units=_UNITS.get(id))
 
 
+def models() -> dict[str, str]:
+    """id → model of every problem of this file."""
+    return {id: model for id, (model, _, _) in _problems().items()}
+
+
 def register_all() -> None:
     """Register every problem of this file; called once, when the package is imported."""
     for id, (model, task, subspace) in _problems().items():
