@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import weakref
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_problem.function_ids import function_id
 from llm_problem.points import BROKEN, float_array
 from llm_problem.problem import Problem
 
@@ -164,9 +164,3 @@ def file_name(problem: Problem) -> str:
         parts = problem.name[-(LONGEST - 9) :], problem.fingerprint[:8]
         name = "-".join(parts)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-LONGEST:]
-
-
-def function_id(name: str) -> int:
-    """ioh's number of a function, of nine digits: it follows from the name, so that processes agree on it."""
-    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    return 100_000_000 + digest % 900_000_000

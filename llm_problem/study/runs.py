@@ -50,6 +50,7 @@ class Ended:
         stop_reason: why a finished one ended.
         evaluations: spent.
         best_loss, loss: of the best point seen and of the recommended one; None where there is none.
+        last_loss: of the last evaluation; None where it has none.
         non_finite: evaluations without a finite loss.
         improvements: (evaluation, loss) of each that was better than all before it.
         held_out: split → metrics of the recommended point.
@@ -66,6 +67,7 @@ class Ended:
     evaluations: int = 0
     best_loss: float | None = None
     loss: float | None = None
+    last_loss: float | None = None
     non_finite: int = 0
     improvements: list[tuple[int, float]] = field(default_factory=list)
     held_out: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -5,8 +5,8 @@
     model, data, task, subspace, dimension    what the problem is, as `Problem.card()` has it
     weights_sha256, basis_sha256, tokens_sha256, fingerprint
     f0                  the loss of the pretrained model
-    targets             losses to reach: {evaluations: the median over runs of the reference optimizer's best after so many}
-    reference           those runs: optimizer, budget, seeds, the median of their best losses, the command of one
+    targets             losses to reach: {evaluations: the best so far after so many, median of the reference's runs}
+    reference           its runs: optimizer, budget, seeds, the median of their best losses, the command of one
     best                the best loss that a gradient-free run has found, by which optimizer, budget, seed and command
     gradient            the same of Adam in this subspace, which is given gradients: a reference, and no lower bound
     milliseconds        an evaluation, on the machine of "machine"

@@ -15,6 +15,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ SUBJECTS = {
         "key keys", "letter letters", "teacher teachers", "window windows", "farmer farmers", "picture pictures",
         "road roads", "doctor doctors", "garden gardens", "song songs", "lamp lamps", "driver drivers",
     ),
-    "dev": ("bottle bottles", "singer singers", "bridge bridges", "ticket tickets", "neighbour neighbours", "tree trees"),
+    "dev": (
+        "bottle bottles", "singer singers", "bridge bridges", "ticket tickets", "neighbour neighbours", "tree trees",
+    ),
     "test": (
         "book books", "pilot pilots", "boat boats", "painter painters", "bell bells", "story stories",
         "student students", "wheel wheels", "guest guests", "river rivers", "report reports", "clock clocks",
@@ -68,7 +71,7 @@ def continuations() -> str:
         for paragraph in section.split("\n\n"):
             sentences = re.findall(r"[^.!?]+[.!?]", " ".join(paragraph.split()))
             found = [sentence.strip() for sentence in sentences if len(sentence.split()) > WORDS]
-            pairs += [(one, " ".join(two.split()[:WORDS]), number) for one, two in zip(found, found[1:], strict=False)]
+            pairs += [(one, " ".join(two.split()[:WORDS]), number) for one, two in pairwise(found)]
     rng, rows = np.random.default_rng(12), []
     for sentence, beginning, number in pairs:
         if len(sentence.split()) > LONGEST:

@@ -86,11 +86,15 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 # As `python -m llm_problem.suites.units` measured them, in instance 0.
 _UNITS: dict[str, tuple[float, ...]] = {
+    "smollm2-135m-agreement-scales-d384-v1": (2.7,),
+    "smollm2-135m-agreement-singular-values-d64-v1": (3.1,),
+    "smollm2-135m-continuation-prefix-d32-v1": (3.4,),
     "smollm2-135m-prose-lora-xs-d64-v1": (1.5,),
     "smollm2-135m-sentiment-lora-xs-d128-v1": (2.4,),
     "smollm2-135m-sentiment-lora-xs-d256-v1": (2.0,),
     "smollm2-135m-sentiment-lora-xs-d32-v1": (2.3,),
     "smollm2-135m-sentiment-lora-xs-d64-v1": (0.31,),
+    "smollm2-135m-sentiment-lora-xs-d512-v1": (1.6,),
     "smollm2-135m-sentiment-random-d64-v1": (1.5,),
     "tiny-bert-agreement-random-d10-v1": (2.5,),
     "tiny-bert-agreement-vera-d48-v1": (3.3,),
@@ -181,7 +185,7 @@ def _more_tiny() -> dict[str, tuple[str, partial[Task], Subspace]]:
 def _more_real() -> dict[str, tuple[str, partial[Task], Subspace]]:
     smollm2 = "smollm2-135m"
     return {
-        "smollm2-135m-sentiment-tiny-lora-d13-v1": (smollm2, partial(sentiment, 32), TinyLoRA(13, rank=2, layers=1)),
+        "smollm2-135m-sentiment-tiny-lora-d13-v1": (smollm2, partial(sentiment, 32), TinyLoRA(13, rank=4, layers=1)),
         "smollm2-135m-sentiment-lora-xs-d512-v1": (smollm2, partial(sentiment, 16), LoRAXS(8, layers=4)),
         "smollm2-135m-agreement-singular-values-d64-v1": (
             smollm2,
@@ -193,7 +197,11 @@ def _more_real() -> dict[str, tuple[str, partial[Task], Subspace]]:
             partial(agreement, 48),
             Scales(layers=1, modules=("k_proj", "v_proj")),
         ),
-        "smollm2-135m-continuation-lora-xs-d128-v1": (smollm2, partial(continuation, 12), LoRAXS(4, layers=4)),
+        "smollm2-135m-continuation-lora-xs-d128-v1": (
+            smollm2,
+            partial(continuation, 6),
+            LoRAXS(4, layers=2, modules=_ATTENTION),
+        ),
         "smollm2-135m-prose-random-d100-v1": (smollm2, partial(prose, 8), RandomSubspace(100, layers=1)),
         "smollm2-135m-continuation-prefix-d32-v1": (smollm2, partial(continuation, 8), Prefix("And so", 32, layers=2)),
     }

@@ -21,7 +21,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "continuation": lambda: named.continuation(8),
 }
 SUBSPACES: dict[str, Subspace] = {
-    "tiny-lora-d13": TinyLoRA(13, rank=2, layers=1),
+    "tiny-lora-d13": TinyLoRA(13, rank=4, layers=1),
     "lora-xs-d32": LoRAXS(4, layers=1),
     "random-d64": RandomSubspace(64, layers=1),
     "lora-xs-d128": LoRAXS(8, layers=1),

@@ -10,8 +10,8 @@ HEADER = """# The named problems
 Written by `python -m llm_problem_adapters.cards` from `llm_problem/suites/cards.json`; do not edit it by hand.
 `llm-problem show ID` prints a card whole, hashes and targets included; `llm_problem.suites.cards` says what its fields
 are. Losses are of the search split, in the unit of the task. *reference*: what the reference optimizer reached, as the
-median of its runs; *best*: the best that a gradient-free run has found; *gradient*: what Adam reached in the same subspace, given
-gradients. None of them is known to be the optimum.
+median of its runs; *best*: the best that a gradient-free run has found; *gradient*: what Adam reached in the same
+subspace, given gradients. None of them is known to be the optimum.
 """
 COLUMNS = ("problem", "task", "subspace", "d", "f(0)", "reference", "best", "by", "gradient", "ms")
 

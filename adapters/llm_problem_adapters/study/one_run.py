@@ -73,6 +73,7 @@ def summary(run: Run, result: Result, held_out: dict[str, dict[str, float]]) -> 
         evaluations=result.evaluations,
         best_loss=result.best_loss if np.isfinite(result.best_loss) else None,
         loss=result.loss if np.isfinite(result.loss) else None,
+        last_loss=float(result.losses[-1]) if np.isfinite(result.losses[-1]) else None,
         non_finite=int(np.sum(result.status == "non-finite")),
         improvements=improvements(result),
         held_out=held_out,
