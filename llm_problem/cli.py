@@ -1,4 +1,4 @@
-"""`llm-problem list | show | run | export | doctor`: the one place where problems and optimizers meet.
+"""`llm-problem list | show | run | compare | report | export | doctor`: where problems and optimizers meet.
 
 Exit codes: 0 done, 1 the run failed, 2 bad input, 3 the time limit came first, 130 interrupted, 143 terminated.
 """
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import llm_problem as lp
+from llm_problem.cli_studies import compare_command, print_problems, report_command
 from llm_problem.harmless import printable
 from llm_problem.study.stopping import CODES, stopping
 
@@ -84,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="the named problems, or the optimizers")
     command.add_argument("pattern", nargs="?", default="*", help="with * and ?, such as 'tiny*'")
     command.add_argument("--optimizers", action="store_true", help="list optimizers instead of problems")
+    command.add_argument("--suite", metavar="NAME", help="only the problems of that suite, instances too: tiny or real")
+    command.add_argument("--long", action="store_true", help="as a table, with what was measured of each problem")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(command=_list)
 
@@ -118,6 +121,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(command=_run)
 
+    command = commands.add_parser("compare", help="run what a study file asks for, or go on with it")
+    command.add_argument("study", metavar="STUDY.toml")
+    command.add_argument("--out", metavar="DIR", help="the study's folder, new or begun (default: runs/NAME)")
+    command.add_argument(
+        "--workers", type=int, default=1, metavar="K", help="processes that share the runs (default 1)"
+    )
+    command.add_argument("--fail-fast", action="store_true", help="end with the first run that fails")
+    command.set_defaults(command=compare_command)
+
+    command = commands.add_parser("report", help="a page, figures and files of a study, finished or not")
+    command.add_argument("folder", metavar="DIR", help="the folder that compare wrote")
+    command.set_defaults(command=report_command)
+
     command = commands.add_parser("export", help="a point that a run has found, as a PEFT adapter or a whole model")
     command.add_argument("run", metavar="RUN", help="the folder that run wrote")
     command.add_argument("--optimizer", metavar="NAME", help="whose point (default: that with the lowest dev loss)")
@@ -141,8 +157,13 @@ def _list(options: argparse.Namespace) -> int:
         names = list_optimizers(options.pattern)
         marks = {name: " (given gradients: a reference)" for name in names if takes_gradients(name)}
         marks |= {name: " (cannot be resumed)" for name in names if not replays(name)}
+    elif options.suite is not None:
+        names = lp.suites.get(options.suite).select(options.pattern).names
     else:
         names = lp.list_problems(options.pattern)
+    if names and options.long and not options.optimizers:
+        print_problems(names)
+        return 0
     if names or options.json:
         print(json.dumps(names, indent=2) if options.json else "\n".join(name + marks.get(name, "") for name in names))
     if not names:
@@ -154,11 +175,14 @@ def _list(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from llm_problem.study.report import print_card
 
-    card = lp.make(options.id).card()
+    problem = lp.make(options.id)
+    card, measured = problem.card(), lp.suites.card(problem.name)
+    if measured is not None:
+        card["measured"] = {key: value for key, value in measured.items() if key not in card}
     if options.json:
         print(json.dumps(card, indent=2))
     else:
-        print_card(card)
+        print_card({**card, **card.pop("measured", {})})
     return 0
 
 

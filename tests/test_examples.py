@@ -118,3 +118,19 @@ def test_an_adapter_is_chosen_on_dev_and_used_by_peft_alone(tmp_path):
     )
     assert abs(here - there) <= 1e-5
     assert low < gain < high and gain == pytest.approx(before - after, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizers", "problems", "seeds"), [("study_tiny", 10, 12, 15), ("study_smollm2", 6, 3, 5)]
+)
+def test_studies_are_as_large_as_they_say_and_name_what_there_is(name, optimizers, problems, seeds):
+    from llm_problem.study import Study
+    from llm_problem_adapters import replays
+    from llm_problem_adapters.registry import configure
+
+    study = Study.from_toml(EXAMPLES / f"{name}.toml")
+    assert len(study.optimizers) >= optimizers and len(study.problems) >= problems
+    assert len(study.seeds) >= seeds and study.budget >= 1_000
+    for optimizer in study.optimizers:
+        configure(optimizer.name, **optimizer.options)
+        assert replays(optimizer.name)

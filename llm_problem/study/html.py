@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_problem.harmless import printable
 
+FINE = 0.63  # of a picture's pixels, one on the page
 STYLE = """
 :root { --ink: #1a1a1a; --soft: #5a5a5a; --line: #c9c9c9; --accent: #0b4f8a; }
 * { box-sizing: border-box; }
@@ -87,11 +88,13 @@ class Page:
         words = ", ".join(f'<a href="{escape(path)}">{_text(what)}</a>' for path, what in files)
         self._parts.append(f"<p>{_text(before)} {words}.</p>")
 
-    def figure(self, png: Path, pdf: str, caption: str, width: int | None = None) -> None:
-        """A picture inside the page, with a link to its PDF (a relative path); `width` in pixels, as it is shown."""
+    def figure(self, png: Path, pdf: str, caption: str) -> None:
+        """A picture inside the page, with a link to its PDF (a relative path)."""
         self._figures += 1
-        data = base64.b64encode(png.read_bytes()).decode()
-        size = f' width="{width}"' if width else ""
+        content = png.read_bytes()
+        data = base64.b64encode(content).decode()
+        # The width in a PNG's header, shown so that letters are as large in every figure, and sharp on fine screens.
+        size = f' width="{round(int.from_bytes(content[16:20], "big") * FINE)}"'
         self._parts.append(
             f'<figure><img alt="{_text(caption)}"{size} src="data:image/png;base64,{data}">'
             f"<figcaption><b>Figure {self._figures}.</b> {_text(caption)} "

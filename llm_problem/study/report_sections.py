@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from llm_problem.study.study_report import Findings
 
 FIRST = 12  # runs that failed or are missing, which are named
-FULL, HALF = 940, 740  # pixels
 
 
-def begin_page(results: Results, notes: Sequence[str]) -> Page:
+def begin_page(results: Results) -> Page:
     """The page with what was compared and how."""
     study = results.study
     page = Page(
@@ -64,8 +63,6 @@ def begin_page(results: Results, notes: Sequence[str]) -> Page:
     page.table(columns, rows, "The problems. f(0) is the loss of the pretrained model.")
     named = [(o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers]
     page.table(("optimizer", "name", "options"), named, "The optimizers.", folded=True)
-    for note in notes:
-        page.paragraph(note)
     return page
 
 
@@ -98,12 +95,12 @@ def write_overview(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     if "shares" in figures:
         page.figure(
             figures["shares"], _pdf("shares"),
-            "Interquartile mean over problems and seeds of the share of f(0) − f(reference), with a 95% band.", HALF,
+            "Interquartile mean over problems and seeds of the share of f(0) − f(reference), with a 95% band.",
         )  # fmt: skip
     if "share-matrix" in figures:
         page.figure(
             figures["share-matrix"], _pdf("share-matrix"),
-            "Median share at the budget, by problem and optimizer.", FULL,
+            "Median share at the budget, by problem and optimizer.",
         )  # fmt: skip
     winners = tables.winners_table(results, numbers)
     page.table(
@@ -129,8 +126,8 @@ def write_ranks(page: Page, found: Findings, figures: Mapping[str, Path]) -> Non
             f"Friedman's test, {len(ranks.problems)} problems as blocks: χ² = {number(ranks.statistic)}, p = "
             f"{number(ranks.p, 2)}: by this test the {len(ranks.optimizers)} optimizers {words}. Two are compared "
             "by Wilcoxon's signed ranks of log(loss / f(0)), with Holm's correction for all "
-            f"{_pairs(ranks.optimizers)} pairs. Problems share models and data, so that they are not independent draws: read p-values as a "
-            "description of this set of problems."
+            f"{_pairs(ranks.optimizers)} pairs. Problems share models and data, so that they are not independent "
+            "draws: read p-values as a description of this set of problems."
         )
         order = list(np.argsort(ranks.mean, kind="stable"))
         rows = [
@@ -147,7 +144,7 @@ def write_ranks(page: Page, found: Findings, figures: Mapping[str, Path]) -> Non
         page.figure(
             figures["ranks"], _pdf("ranks"),
             "Critical-difference diagram: mean ranks; a bar joins optimizers no two of which differ at "
-            f"{LEVEL} after Holm's correction.", HALF,
+            f"{LEVEL} after Holm's correction.",
         )  # fmt: skip
     elif ranks.tested:
         page.paragraph(f"A critical-difference diagram is drawn from {DIAGRAM_PROBLEMS} problems on.")
@@ -155,7 +152,7 @@ def write_ranks(page: Page, found: Findings, figures: Mapping[str, Path]) -> Non
         page.figure(
             figures["correlations"], _pdf("correlations"),
             "Spearman's rank correlation between problems of how the optimizers come out: two problems with a "
-            "correlation of 1 say the same of these optimizers.", FULL,
+            "correlation of 1 say the same of these optimizers.",
         )  # fmt: skip
     if results.missing and len(ranks.problems) < len(results.problems):
         page.paragraph(
@@ -170,8 +167,8 @@ def write_runtimes(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     frozen = sum(t.frozen for t in found.targets.values())
     page.paragraph(
         "No optimum is known, so that targets are run-length based: the losses that a reference has after 10, 20, "
-        f"50, … evaluations. {frozen} of {len(found.targets)} problems have published ones; for the others the reference "
-        "is the lowest median of this study at each of these. ERT is the number of evaluations of all runs until they "
+        f"50, … evaluations. {frozen} of {len(found.targets)} problems have published ones; for the others the "
+        "reference is the lowest median of this study at each. ERT is the number of evaluations of all runs until they "
         "reached the target or ended, over the runs that reached it."
     )
     for name, text in (
@@ -183,7 +180,7 @@ def write_runtimes(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
         ),
     ):
         if name in figures:
-            page.figure(figures[name], _pdf(name), text, HALF)
+            page.figure(figures[name], _pdf(name), text)
     table = tables.runtimes_table(results, found.targets)
     for problem, group in groupby(table.rows, key=lambda row: row[0]):
         rows = list(group)
@@ -207,12 +204,12 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     if "convergence" in figures:
         page.figure(
             figures["convergence"], _pdf("convergence"),
-            "Best loss so far: median over seeds, and the middle half as a band.", FULL,
+            "Best loss so far: median over seeds, and the middle half as a band.",
         )  # fmt: skip
     page.paragraph(
         "Two optimizers are compared by Mann and Whitney's test over seeds, with Holm's correction for all pairs of "
-        "the problem. The effect is Vargha and Delaney's A, the probability that a run of the optimizer ends lower than "
-        f"one of the problem's leader (0.5: alike). Fewer than {FEWEST_SEEDS} seeds are described and not tested."
+        "the problem. The effect is Vargha and Delaney's A, the probability that a run of the optimizer ends lower "
+        f"than one of the problem's leader (0.5: alike). Fewer than {FEWEST_SEEDS} seeds are described and not tested."
     )
     rows: list[list[Any]] = []
     table = tables.losses_table(results, found.targets)
@@ -254,12 +251,14 @@ def write_held_out(page: Page, found: Findings) -> None:
     page.table(columns, rows, "Test metrics of the recommended points.", folded=True, group=0)
 
 
-def write_data(page: Page, found: Findings, place: Path) -> None:
+def write_data(page: Page, found: Findings, place: Path, notes: Sequence[str]) -> None:
     """Where the numbers are, and with what they were made."""
     page.section("Data and versions")
     files = sorted(path for path in (place / "data").iterdir() if path.is_file())
     page.links("Tables:", [(os.path.relpath(path, place), path.name) for path in files])
     page.paragraph("The folder ioh holds one folder for each optimizer, which IOHanalyzer reads.")
+    for note in notes:
+        page.paragraph(note)
     page.paragraph(
         "trajectories has a row for each improvement, from which every figure here follows. The records in the study's "
         "folder runs hold every evaluation. The same study gives the same tables again, columns of seconds aside, on "

@@ -91,14 +91,14 @@ def write_report(folder: str | os.PathLike[str]) -> Report:
     found = findings(results)
     place = results.folder.path / "report"
     notes = write_files(found, place)
-    page = begin_page(results, notes)
+    page = begin_page(results)
     figures = draw(found, place / "figures")
     write_overview(page, found, figures)
     write_ranks(page, found, figures)
     write_runtimes(page, found, figures)
     write_problems(page, found, figures)
     write_held_out(page, found)
-    write_data(page, found, place)
+    write_data(page, found, place, notes)
     index = place / "index.html"
     part = index.with_name(".index.html.part")
     part.write_text(page.text, encoding="utf-8")

@@ -50,6 +50,8 @@ def perform(
             callback=show,
             **given,
         )
+        if result.stop_reason == "interrupted":  # the record goes on another time
+            raise KeyboardInterrupt
         ended = summary(run, result, {split: _metrics(problem, result.x, split) for split in SPLITS})
     except RecordInUse:
         raise
