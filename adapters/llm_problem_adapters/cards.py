@@ -52,13 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {"problems": {}}
     for entry in _wanted(options.pattern, options.instances):
-        if not options.page and (options.again or entry.name not in known["problems"]):
+        if options.times and entry.name in known["problems"]:
+            with _made(entry) as problem:
+                known["problems"][entry.name]["milliseconds"] = milliseconds(problem)
+            _write(FILE, _text(known))
+        elif not (options.page or options.times) and (options.again or entry.name not in known["problems"]):
             found = measured(entry, options.budget, range(1, options.seeds + 1), options.gradient)
             # The file as it is now: another process may have measured others.
             known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {"problems": {}}
             known["problems"][entry.name] = found
             known.update(machine=machine(), versions=versions())
-            _write(FILE, json.dumps(known, indent=1, sort_keys=True) + "\n")
+            _write(FILE, _text(known))
             print(f"{entry.name}: f(0) {found['f0']:.4f}, best {found['best']['loss']:.4f}", flush=True)
     cards.all_cards.cache_clear()
     if (ROOT / "docs").is_dir():
@@ -117,14 +121,14 @@ def facts(entry: Entry, problem: Problem) -> dict[str, Any]:
 
 
 def milliseconds(problem: Problem) -> float:
-    """The median time of one evaluation at points ~ N(0, I), one by one."""
+    """The median processor time of one evaluation at points ~ N(0, I), one by one, so that other load hardly counts."""
     X = np.random.default_rng(0).standard_normal((3 if problem.dimension > 10 * LARGE else TIMED, problem.dimension))
     problem.evaluate(X[:1])
     taken = []
     for x in X:
-        began = time.perf_counter()
+        began = time.process_time()
         problem.evaluate(x[None, :])
-        taken.append(time.perf_counter() - began)
+        taken.append(time.process_time() - began)
     return float(f"{1e3 * float(np.median(taken)):.3g}")
 
 
@@ -161,6 +165,10 @@ class _made:
         self.problem.close()
 
 
+def _text(known: dict[str, Any]) -> str:
+    return json.dumps(known, indent=1, sort_keys=True) + "\n"
+
+
 def _write(path: Path, text: str) -> None:
     """The whole file or none."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -178,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gradient", type=int, default=600, metavar="N", help="evaluations for Adam (default 600)")
     parser.add_argument("--instances", type=int, default=1, metavar="K", help="instances below K (default 1)")
     parser.add_argument("--again", action="store_true", help="measure what has a card, too")
+    parser.add_argument("--times", action="store_true", help="measure again how long an evaluation takes, no more")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     return parser
 

@@ -9,7 +9,7 @@
     reference           its runs: optimizer, budget, seeds, the median of their best losses, the command of one
     best                the best loss that a gradient-free run has found, by which optimizer, budget, seed and command
     gradient            the same of Adam in this subspace, which is given gradients: a reference, and no lower bound
-    milliseconds        an evaluation, on the machine of "machine"
+    milliseconds        of processor time for an evaluation, on the machine of "machine"
     licence             of model and data
 
 Targets are frozen: whoever changes a problem's numbers gives it a new version, and so new targets.

@@ -21,8 +21,8 @@ def page(known: Mapping[str, Any]) -> str:
     lines = [HEADER]
     machine = known.get("machine") or {}
     if machine:
-        lines.append(f"Times are of {machine['processor']}, {machine['threads']} thread(s); they say what is large and "
-                     "what is small, no more.\n")  # fmt: skip
+        where = f"ms: processor time of an evaluation on {machine['processor']}"
+        lines.append(f"{where}; it says what is large and what is small, no more.\n")
     lines += [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---:|---:|---:|---:|---|---:|---:|"]
     lines += [f"| {' | '.join(_row(name, card))} |" for name, card in sorted(known["problems"].items(), key=_order)]
     lines.append("\n## Commands\n\nThe run that found the best observed loss:\n\n```")

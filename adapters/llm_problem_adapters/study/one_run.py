@@ -35,7 +35,8 @@ def perform(
     optimizer, given = (restarting(name, options), {}) if policy.restarts else (name, options)
     path = folder.record(run)
     if not replays(name):  # cannot go on, so begins anew
-        path.unlink(missing_ok=True)
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
     try:
         result = minimize(
             problem,
