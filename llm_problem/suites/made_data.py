@@ -70,8 +70,9 @@ def continuations() -> str:
     for number, section in enumerate(sections):
         for paragraph in section.split("\n\n"):
             sentences = re.findall(r"[^.!?]+[.!?]", " ".join(paragraph.split()))
-            found = [sentence.strip() for sentence in sentences if len(sentence.split()) > WORDS]
-            pairs += [(one, " ".join(two.split()[:WORDS]), number) for one, two in pairwise(found)]
+            for one, two in pairwise(sentence.strip() for sentence in sentences):
+                if min(len(one.split()), len(two.split())) > WORDS:
+                    pairs.append((one, " ".join(two.split()[:WORDS]), number))
     rng, rows = np.random.default_rng(12), []
     for sentence, beginning, number in pairs:
         if len(sentence.split()) > LONGEST:

@@ -39,7 +39,7 @@ def _row(name: str, card: Mapping[str, Any]) -> list[str]:
     reference, best, gradient = card["reference"], card["best"], card.get("gradient")
     return [
         f"`{name}`",
-        card["task"].split(" ", 1)[0] if "classification" not in card["task"] else "classification",
+        name.removeprefix(f"{card['model']}-").partition("-")[0],
         card["subspace"],
         f"{card['dimension']:,}",
         f"{card['f0']:.4f}",

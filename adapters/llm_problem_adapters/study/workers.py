@@ -6,6 +6,7 @@ dies (for memory, say) costs the run in hand, which has failed, and is replaced.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -107,16 +108,20 @@ class Workers:
         self._workers[number] = process, pipe
 
     def _hand(self, number: int, waiting: dict[str, list[Run]], before: Run | None = None) -> None:
-        """Give a worker its next run: of the problem it has, else of the one that fewest others are at."""
+        """Give a worker its next run, of the problem it has, else of the one that fewest others are at; or end it."""
         names = [name for name, runs in waiting.items() if runs]
-        if not names:
+        if not names:  # it ends, since nobody will send it anything
+            process, pipe = self._workers.pop(number)
+            pipe.close()
+            process.join()
             return
         held = [run.problem.name for run in self._hands.values()]
         name = before.problem.name if before and before.problem.name in names else min(names, key=held.count)
         run = waiting[name].pop(0)
         self._hands[number] = run
         place = self._study.problems.index(run.problem), self._study.optimizers.index(run.optimizer)
-        self._workers[number][1].send((*place, run.seed))
+        with contextlib.suppress(OSError):  # one that has died is noticed where its answer is read
+            self._workers[number][1].send((*place, run.seed))
 
 
 def _by_problem(runs: Sequence[Run]) -> dict[str, list[Run]]:
