@@ -51,10 +51,13 @@ def whole(tmp_path_factory):
     return path, write_report(path)
 
 
+HALF = {"optimizers": NAMES, "problems": 2, "seeds": 2, "left_out": [0, 5, 11], "failed": [1]}
+
+
 @pytest.fixture(scope="module")
 def partial(tmp_path_factory):
     path = tmp_path_factory.mktemp("study") / "partial"
-    made_study(path, optimizers=NAMES, problems=2, seeds=2, left_out=[0, 5, 11], failed=[1])
+    made_study(path, **HALF)
     return path, write_report(path)
 
 
