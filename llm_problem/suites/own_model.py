@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 
-from llm_problem.models.loading import named_models
+from llm_problem.models.loading import lasting_name
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces import Fastfood, LoRAXS, RandomSubspace, SoftPrompt, Subspace, TinyLoRA
 from llm_problem.suites import named
@@ -44,9 +44,7 @@ def own_model(model: str, instances: int = 1) -> Suite:
     """
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model must be a name, a directory or a hub id, got {type(model).__name__}")
-    source = os.fspath(model)
-    if source not in named_models() and os.path.isdir(source):
-        source = os.path.abspath(source)
+    source = lasting_name(os.fspath(model))
     slug = re.sub(r"[^a-z0-9.]+", "-", os.path.basename(source.rstrip("/")).lower()).strip("-.") or "model"
     entries = []
     for task, make in TASKS.items():
