@@ -186,7 +186,6 @@ def _more_tiny() -> dict[str, tuple[str, partial[Task], Subspace]]:
 def _more_real() -> dict[str, tuple[str, partial[Task], Subspace]]:
     smollm2 = "smollm2-135m"
     return {
-        "smollm2-135m-sentiment-tiny-lora-d13-v1": (smollm2, partial(sentiment, 32), TinyLoRA(13, rank=4, layers=1)),
         "smollm2-135m-sentiment-lora-xs-d512-v1": (smollm2, partial(sentiment, 16), LoRAXS(8, layers=4)),
         "smollm2-135m-agreement-singular-values-d64-v1": (
             smollm2,
@@ -197,11 +196,6 @@ def _more_real() -> dict[str, tuple[str, partial[Task], Subspace]]:
             smollm2,
             partial(agreement, 48),
             Scales(layers=1, modules=("k_proj", "v_proj")),
-        ),
-        "smollm2-135m-continuation-lora-xs-d128-v1": (
-            smollm2,
-            partial(continuation, 6),
-            LoRAXS(4, layers=2, modules=_ATTENTION),
         ),
         "smollm2-135m-prose-random-d100-v1": (smollm2, partial(prose, 8), RandomSubspace(100, layers=1)),
         "smollm2-135m-continuation-prefix-d32-v1": (smollm2, partial(continuation, 8), Prefix("And so", 32, layers=2)),
