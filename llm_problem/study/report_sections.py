@@ -61,7 +61,9 @@ def begin_page(results: Results) -> Page:
     ]
     columns = ("problem", "task", "subspace", "d", "f(0)", "unit")
     page.table(columns, rows, "The problems. f(0) is the loss of the pretrained model.")
-    named = [(o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers]
+    named: list[Sequence[Any]] = [
+        (o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers
+    ]
     page.table(("optimizer", "name", "options"), named, "The optimizers.", folded=True)
     return page
 
@@ -216,7 +218,7 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     for problem, group in groupby(table.rows, key=lambda row: row[0]):
         lines = sorted(group, key=lambda row: row[3])
         leader = next((row[1] for row in lines if row[1] not in results.given_gradients), None)
-        tests = {}
+        tests: dict[str, tuple[float, float]] = {}
         for pair in pairs(results, problem):
             if leader in (pair.first, pair.second):
                 other, effect = (
@@ -224,10 +226,10 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
                 )
                 tests[other] = effect, pair.corrected
         for row in lines:
-            effect, p = tests.get(row[1], (None, None))
+            against = tests.get(row[1])
             half, share = f"[{number(row[4])}, {number(row[5])}]", number(row[7], 3)
-            line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share), effect]
-            rows.append([*line, None if p is None else _number_cell(_p(p))])
+            line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share)]
+            rows.append([*line, *((None, None) if against is None else (against[0], _number_cell(_p(against[1]))))])
     columns = ("problem", "optimizer", "runs", "median", "middle half", "best", "share", "A", "p (Holm)")
     page.table(columns, rows, "Best losses at the budget, and each optimizer against the problem's leader.", group=0)
 
