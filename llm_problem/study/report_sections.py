@@ -32,8 +32,8 @@ def begin_page(results: Results) -> Page:
     page.section("What was compared")
     if results.missing:
         rest = len(results.missing) - FIRST
-        named = [*results.missing[:FIRST], *([f"and {rest:,} more"] if rest > 0 else [])]
-        page.notice(f"This study is not finished: {len(results.missing):,} of {study.runs:,} runs are missing.", named)
+        first = [*results.missing[:FIRST], *([f"and {rest:,} more"] if rest > 0 else [])]
+        page.notice(f"This study is not finished: {len(results.missing):,} of {study.runs:,} runs are missing.", first)
     if results.failed:
         said = [f"{run.optimizer} on {run.problem}, seed {run.seed}: {run.error}" for run in results.failed[:FIRST]]
         rest = len(results.failed) - FIRST
@@ -61,9 +61,7 @@ def begin_page(results: Results) -> Page:
     ]
     columns = ("problem", "task", "subspace", "d", "f(0)", "unit")
     page.table(columns, rows, "The problems. f(0) is the loss of the pretrained model.")
-    named: list[Sequence[Any]] = [
-        (o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers
-    ]
+    named = [(o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers]
     page.table(("optimizer", "name", "options"), named, "The optimizers.", folded=True)
     return page
 
