@@ -93,8 +93,8 @@ def minimize(
         resume: go on with the run in `record`, called as when it was begun: the optimizer asks again, is told what is
             recorded, and then goes on as if nothing had happened; the callback is shown it all. Where there is no file,
             the run begins. A run that stopped before its horizon may get a larger budget.
-        record_points: whether the record keeps each point, or of most only the hash, from which a run is resumed all
-            the same (`recorded_points` finds them).
+        record_points: whether the record keeps each point, or the best on the way and of the others their hashes, from
+            which a run is resumed all the same.
         errors: "raise" ends the run with what `evaluate` raises, the batch in hand unrecorded, so that a resumed run
             evaluates it again; "record" makes it an evaluation of the status "failed" with no loss, and goes on. So
             does a return value that is no array of real numbers.

@@ -125,8 +125,7 @@ class Page:
             any(isinstance(row[k], str) and not isinstance(row[k], Right) for row in rows) for k in range(len(columns))
         ]
         head = "".join(f"<th{' class=text' if a else ''}>{_text(c)}</th>" for c, a in zip(columns, left, strict=True))
-        body: list[str] = []
-        before = None
+        body, before = list[str](), None
         for row in rows:
             cells = list(row)
             fresh = group is not None and cells[group] != before

@@ -32,8 +32,8 @@ def begin_page(results: Results) -> Page:
     page.section("What was compared")
     if results.missing:
         rest = len(results.missing) - FIRST
-        named = [*results.missing[:FIRST], *([f"and {rest:,} more"] if rest > 0 else [])]
-        page.notice(f"This study is not finished: {len(results.missing):,} of {study.runs:,} runs are missing.", named)
+        first = [*results.missing[:FIRST], *([f"and {rest:,} more"] if rest > 0 else [])]
+        page.notice(f"This study is not finished: {len(results.missing):,} of {study.runs:,} runs are missing.", first)
     if results.failed:
         said = [f"{run.optimizer} on {run.problem}, seed {run.seed}: {run.error}" for run in results.failed[:FIRST]]
         rest = len(results.failed) - FIRST
@@ -61,8 +61,8 @@ def begin_page(results: Results) -> Page:
     ]
     columns = ("problem", "task", "subspace", "d", "f(0)", "unit")
     page.table(columns, rows, "The problems. f(0) is the loss of the pretrained model.")
-    names = [(o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers]
-    page.table(("optimizer", "name", "options"), names, "The optimizers.", folded=True)
+    named = [(o.label, o.name, ", ".join(f"{k} = {v}" for k, v in o.options.items()) or "–") for o in study.optimizers]
+    page.table(("optimizer", "name", "options"), named, "The optimizers.", folded=True)
     return page
 
 
@@ -216,7 +216,7 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     for problem, group in groupby(table.rows, key=lambda row: row[0]):
         lines = sorted(group, key=lambda row: row[3])
         leader = next((row[1] for row in lines if row[1] not in results.given_gradients), None)
-        tests: dict[str, tuple[float | None, float | None]] = {}
+        tests: dict[str, tuple[float, float]] = {}
         for pair in pairs(results, problem):
             if leader in (pair.first, pair.second):
                 other, effect = (
@@ -224,10 +224,10 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
                 )
                 tests[other] = effect, pair.corrected
         for row in lines:
-            against, p = tests.get(row[1], (None, None))
+            against = tests.get(row[1])
             half, share = f"[{number(row[4])}, {number(row[5])}]", number(row[7], 3)
-            line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share), against]
-            rows.append([*line, None if p is None else _number_cell(_p(p))])
+            line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share)]
+            rows.append([*line, *((None, None) if against is None else (against[0], _number_cell(_p(against[1]))))])
     columns = ("problem", "optimizer", "runs", "median", "middle half", "best", "share", "A", "p (Holm)")
     page.table(columns, rows, "Best losses at the budget, and each optimizer against the problem's leader.", group=0)
 

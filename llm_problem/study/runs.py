@@ -2,11 +2,11 @@
 
 study.json                                       the study, its problems' descriptions, versions
 problems/<problem>.json                          f(0), dimension, unit, metrics of the pretrained model, targets
-runs/<problem>/<optimizer>/seed-<seed>.sqlite    every evaluation (`llm_problem.records`), without its point
+runs/<problem>/<optimizer>/seed-<seed>.sqlite    every evaluation (`llm_problem.records`)
 runs/<problem>/<optimizer>/seed-<seed>.json      what came of the run, once it has ended
 report/                                          what `llm-problem report` makes of it
 
-An optimizer's points are not kept: a run repeats from its seed, and the record has the hash of each.
+Of an optimizer's points the best on the way are kept, and the hashes of the others: a run repeats from its seed.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ LONGEST = 24  # words of a sentence that is to be continued
 
 def agreement() -> str:
     """The text of agreement.csv: for each noun, both numbers with an attractor of the same and of the other one."""
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[str, str, str]] = []
     for split, subjects in SUBJECTS.items():
         rng = np.random.default_rng([11, len(rows)])
         for subject in subjects:
