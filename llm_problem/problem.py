@@ -301,7 +301,7 @@ class Problem(Exporting, Faces, Measuring):
             ValueError: another shape.
             RuntimeError: several objectives, or one that is not differentiable.
         """
-        return self._objectives.value_and_grad(self._row(x)[0], self.batch("search"))
+        return self._open()._objectives.value_and_grad(self._row(x)[0], self.batch("search"))
 
     def minimising(
         self,

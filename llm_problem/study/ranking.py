@@ -23,6 +23,7 @@ FEWEST_PROBLEMS = 6  # for Friedman's test
 DIAGRAM_PROBLEMS = 10  # for a critical-difference diagram, whose pairs are corrected for their number
 LEVEL = 0.05
 DRAWS = 2_000
+_STREAM = 0x1B07  # keeps these draws apart from others with the same seed
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def bootstrap(
     kept = [np.asarray(sample, dtype=float) for sample in samples if len(sample)]
     if not kept:
         return float("nan"), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, _STREAM])))
     drawn = [sample[rng.integers(0, len(sample), (draws, len(sample)))] for sample in kept]  # each (draws, n)
     means = trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

@@ -273,7 +273,7 @@ def test_every_option_of_minimize_is_compared_or_does_not_matter():
         "generalisation",
         "errors",
     }
-    free = {"budget", "callback", "keep_x", "record", "resume", "limits", "options"}
+    free = {"budget", "callback", "keep_x", "record", "resume", "record_points", "limits", "options"}
     assert set(inspect.signature(minimize).parameters) <= compared | free
 
 

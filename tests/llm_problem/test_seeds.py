@@ -11,6 +11,7 @@ FREE = {
     "llm_problem/seconds.py",
     "llm_problem/doctor.py",
     "llm_problem/models/training",  # one program, one seed: the recipe of the bundled models
+    "llm_problem/suites/made_data.py",  # one rule, one seed: the data sets of the package
     "llm_problem/pymoo_problem.py",  # pymoo hands over its own
     "llm_problem/testing",
 }

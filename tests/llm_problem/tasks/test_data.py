@@ -120,7 +120,7 @@ def test_a_file_that_changed_is_refused(write):
     [
         ("no-such-file.csv", "no-such-file.csv: No such file"),
         ("/", "cannot read the data file /: Is a directory"),
-        ("embedded:sentimental", "'sentimental': there are prose, sentiment"),
+        ("embedded:sentimental", "'sentimental': there are agreement, continuations, prose, sentiment"),
         ([], "at least one example"),
     ],
 )
