@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, metavar="K", help="processes that share the runs (default 1)"
     )
     command.add_argument("--fail-fast", action="store_true", help="end with the first run that fails")
-    command.set_defaults(command=compare_command)
+    command.set_defaults(command=_compare)
 
     command = commands.add_parser("report", help="a page, figures and files of a study, finished or not")
     command.add_argument("folder", metavar="DIR", help="the folder that compare wrote")
@@ -170,6 +170,12 @@ def _list(options: argparse.Namespace) -> int:
         print(f"llm-problem: nothing matches {options.pattern!r}", file=sys.stderr)
         return 2
     return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from llm_problem_adapters.study import compare
+
+    return compare_command(options, compare)
 
 
 def _show(options: argparse.Namespace) -> int:

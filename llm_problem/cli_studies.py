@@ -1,21 +1,21 @@
-"""`llm-problem compare | report`, and the long form of `list`; a part of the composition root, as `cli` is."""
+"""`llm-problem compare | report`, and the long form of `list`."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from llm_problem import suites
 from llm_problem.harmless import printable
 
 
-def compare_command(options: argparse.Namespace) -> int:
-    """Run a study; returns the exit code."""
+def compare_command(options: argparse.Namespace, compare: Callable[..., Any]) -> int:
+    """Run a study by `llm_problem_adapters.study.compare`; returns the exit code."""
     from llm_problem.study.config import Study
     from llm_problem.study.results import read
-    from llm_problem_adapters.study import compare
 
     study = Study.from_toml(options.study)
     out = options.out or f"runs/{study.name}"

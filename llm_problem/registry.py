@@ -18,7 +18,7 @@ from llm_problem.problem import Problem
 from llm_problem.spec import ProblemSpec
 
 _ID = re.compile(r"(?:[a-z0-9_]+/)?[a-z0-9][a-z0-9.]*(?:-[a-z0-9.]+)*-d[0-9]+-v[0-9]+")
-_specs: dict[str, Callable[[], ProblemSpec]] = {}
+_specs: dict[str, Callable[[], ProblemSpec]] = {}  # of `register`
 
 
 def register(id: str, spec: ProblemSpec | Callable[[], ProblemSpec]) -> None:
@@ -37,7 +37,7 @@ def register(id: str, spec: ProblemSpec | Callable[[], ProblemSpec]) -> None:
         raise TypeError(f"an id must be a string, got {type(id).__name__}")
     if not _ID.fullmatch(id):
         raise ValueError(f"an id must read [namespace/]model-task-subspace-d<dimension>-v<version>, got {id!r}")
-    if id in _specs:
+    if id in _all():
         raise ValueError(f"{id!r} is registered already: a problem whose numbers change gets a new version")
     if isinstance(spec, ProblemSpec):
         given = spec
@@ -48,9 +48,16 @@ def register(id: str, spec: ProblemSpec | Callable[[], ProblemSpec]) -> None:
         raise TypeError(f"a ProblemSpec, or a function that makes one, was expected, got {type(spec).__name__}")
 
 
+def _all() -> dict[str, Callable[[], ProblemSpec]]:
+    """What makes each description, by id: the package's own problems and those that were registered."""
+    from llm_problem.suites import named
+
+    return named.problems() | _specs
+
+
 def list_problems(pattern: str = "*") -> list[str]:
     """The registered ids that match a pattern with `*` and `?`, sorted."""
-    return sorted(id for id in _specs if fnmatchcase(id, pattern))
+    return sorted(id for id in _all() if fnmatchcase(id, pattern))
 
 
 def get_spec(id: str, instance: int = 0) -> ProblemSpec:
@@ -68,13 +75,14 @@ def get_spec(id: str, instance: int = 0) -> ProblemSpec:
         instance = int(number)
     if isinstance(instance, bool) or not isinstance(instance, (int, np.integer)) or instance < 0:
         raise ValueError(f"instance must be a non-negative integer, got {instance!r}")
-    if name not in _specs:
-        near = difflib.get_close_matches(name, _specs, n=3, cutoff=0.5)
+    specs = _all()
+    if name not in specs:
+        near = difflib.get_close_matches(name, specs, n=3, cutoff=0.5)
         raise ValueError(
             f"unknown problem {name!r}"
             + (f"; did you mean {' or '.join(near)}?" if near else "; `llm-problem list` shows all")
         )
-    spec = _specs[name]()
+    spec = specs[name]()
     return dataclasses.replace(spec, id=name, instance=int(instance), seed=spec.seed + int(instance))
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from llm_problem.problem import Problem
+import llm_problem as lp
 from llm_problem.records import OtherRun, RunRecord
-from llm_problem.spec import ProblemSpec
 from llm_problem_adapters.blas_threads import one_blas_thread
 from llm_problem_adapters.evaluating import Evaluating, Found
 from llm_problem_adapters.generalisation import Generalisation
@@ -96,7 +95,7 @@ def _ask_again(
     if problem is None:
         if was["spec"] is None:
             raise ValueError(f"{record.path} has no description of its problem: give the problem")
-        problem = Problem.from_spec(ProblemSpec.from_dict(was["spec"]))
+        problem = lp.Problem.from_spec(lp.ProblemSpec.from_dict(was["spec"]))
     how, name = was["optimizer"], was["optimizer"]["name"]
     if optimizer is None and not how["by_name"]:
         raise ValueError(f"the run was not begun with an optimizer's name: give what makes its {name}")

@@ -5,9 +5,9 @@ Every id ends in its dimension and version; a test holds that the dimension is t
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 
-from llm_problem.registry import register
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces import (
     Fastfood,
@@ -211,7 +211,7 @@ def models() -> dict[str, str]:
     return {id: model for id, (model, _, _) in _problems().items()}
 
 
-def register_all() -> None:
-    """Register every problem of this file; called once, when the package is imported."""
-    for id, (model, task, subspace) in _problems().items():
-        register(id, partial(_spec, id, model, task, subspace))
+@cache
+def problems() -> dict[str, Callable[[], ProblemSpec]]:
+    """What makes the description of each problem of this file, by id."""
+    return {id: partial(_spec, id, *parts) for id, parts in _problems().items()}

@@ -136,7 +136,7 @@ def test_drift_is_flat_at_the_pretrained_model(make):
 def test_a_part_without_a_gradient_is_refused(make):
     problem = make(regularisation={"error": 0.5})
     with pytest.raises(
-        RuntimeError, match="loss, error has no gradient here: one objective of loss, drift, forgetting, norm"
+        RuntimeError, match="loss, error has no gradient here: one objective of loss, drift, forgetting, norm has"
     ):
         problem.value_and_grad(problem.x0)
 

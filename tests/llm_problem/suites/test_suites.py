@@ -54,7 +54,7 @@ def test_iterating_makes_the_problems_that_the_entries_name():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ["sentimnt"]}, "unknown task 'sentimnt': did you mean sentiment"),
+        ({"tasks": ["sentimnt"]}, "unknown task 'sentimnt': did you mean sentiment or continuation?"),
         ({"subspaces": ["lora-sx"]}, "unknown subspace 'lora-sx': did you mean lora"),
         ({"dimensions": (2, 3)}, "nothing in the suite 'tiny' fits"),
     ],
