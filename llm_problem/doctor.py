@@ -32,8 +32,9 @@ def facts() -> dict[str, Any]:
 
     from llm_problem.benchmarks.machine import machine
     from llm_problem.evaluation.gemm import onednn_works
+    from llm_problem.installed import version
     from llm_problem.models.cache import cache_dir
-    from llm_problem.study.runner import LIBRARIES, version
+    from llm_problem.study.runner import LIBRARIES
 
     return {
         **machine(),

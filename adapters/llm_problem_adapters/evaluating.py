@@ -26,6 +26,10 @@ class Killed(Exception):
     """The process that evaluated is gone: killed for its memory, or by something else."""
 
 
+class NotBuilt(ValueError):
+    """The problem cannot be built in a process of its own: no evaluation's fault."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What there is for k points."""
@@ -80,6 +84,8 @@ class Evaluating:
                 losses, status = self._problem.race(X, against)
                 return Found(_copied("the losses of race", losses), np.array(status))
             losses, G = self._values(X, sample)
+        except NotBuilt:
+            raise
         except TimedOut as error:
             return self._nothing("timed out", error)
         except Exception as error:
@@ -107,6 +113,8 @@ class Evaluating:
                     )
                 gradients[i] = gradient
                 status[i] = "ok" if np.isfinite(losses[i]) else "non-finite"
+            except NotBuilt:
+                raise
             except TimedOut as error:
                 status[i], notes[i] = "timed out", _said(error)
             except Exception as error:

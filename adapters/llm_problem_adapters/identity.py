@@ -7,10 +7,11 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+
+from llm_problem.installed import version
 
 LIBRARIES = ("llm-problem", "numpy", "scipy", "torch", "transformers", "nevergrad", "pymoo", "cma", "optuna", "cmaes")
 
@@ -63,22 +64,16 @@ def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[
 
 def versions() -> dict[str, str | None]:
     """Library → installed version, None where there is none."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = None
-    return found
+    return {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
 
 
 def versions_that_differ(recorded: Mapping[str, Any]) -> list[str]:
     """ "numpy 2.1.0, here 2.2.1" for each library that is another one than when the run began."""
     before = recorded.get("versions", {})
     return [
-        f"{library} {before.get(library)}, here {version}"
-        for library, version in versions().items()
-        if before.get(library) != version
+        f"{library} {before.get(library)}, here {here}"
+        for library, here in versions().items()
+        if before.get(library) != here
     ]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm_problem_adapters.evaluating import Killed, TimedOut
+from llm_problem_adapters.evaluating import Killed, NotBuilt, TimedOut
 from llm_problem_adapters.options import integer, positive
 
 METHODS = ("evaluate", "evaluate_all", "race", "value_and_grad")
@@ -122,23 +122,29 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
-        self._process = context.Process(target=_serve, args=(theirs, self._pickled, threads), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(theirs, self._pickled, threads), daemon=True)
+        process.start()
+        self._process = process
         theirs.close()
+        apart = "the problem was not built in a process of its own"
         try:
             kind, value = self._answer(START_SECONDS)
             self._require_memory()
         except (EOFError, OSError):
-            raise Killed(self._death()) from None
+            guard = 'a script is imported there: call minimize under if __name__ == "__main__"'
+            raise NotBuilt(f"{apart}: {self._death()} ({guard})") from None
         except Killed as error:
             self.close()
-            raise ValueError(f"the memory limit is too small for the problem itself: {error}") from None
+            raise NotBuilt(f"the memory limit is too small for the problem itself: {error}") from None
+        except TimedOut as error:
+            self.close()
+            raise NotBuilt(f"{apart}: {error}") from None
         except BaseException:
             self.close()
             raise
         if kind == "error":
             self.close()
-            raise value
+            raise NotBuilt(f"{apart}: {type(value).__name__}: {value}") from value
 
     def _answer(self, seconds: float | None) -> tuple[str, Any]:
         end = None if seconds is None else time.monotonic() + seconds

@@ -152,14 +152,13 @@ def minimize(
         name = optimizer if isinstance(optimizer, str) else getattr(configured, "name", "") or type(configured).__name__
         if hasattr(configured, "gradient_cost"):
             _require_gradient(problem, name)
-        if record is not None:
-            rest = {"budget": int(budget), "race": bool(race), "generalisation": generalisation, "errors": errors}
-            books.begin(identity_of(problem, optimizer, name, options, settings, **rest))
+            if generalisation is not None and generalisation.resample is not None:
+                raise ValueError(f"{name} follows the gradient on the whole search split, which cannot be drawn anew")
         evaluating = Evaluating(problem if apart is None else apart, errors, limits.of_one, limits.seconds)
+        rest = {"budget": int(budget), "race": bool(race), "generalisation": generalisation, "errors": errors}
+        books.begin({} if record is None else identity_of(problem, optimizer, name, options, settings, **rest))
         run = Run(problem, configured, int(budget), seed, callback, keep_x, race, generalisation, evaluating, books)
         run.name = name
-        if hasattr(configured, "gradient_cost") and run.resample is not None:
-            raise ValueError(f"{name} follows the gradient on the whole search split, which cannot be drawn anew")
         return _spend(run)
     finally:
         books.close()

@@ -36,7 +36,6 @@ LARGE = 2**16
 class Unrecorded:
     """The books of a run that keeps none: everything is evaluated."""
 
-    replayed = 0
     horizon: int | None = None
 
     def __init__(self) -> None:
@@ -44,7 +43,8 @@ class Unrecorded:
         self.stamp = 0.0  # seconds from the start to the end of the last batch
 
     def begin(self, identity: dict[str, Any]) -> None:
-        """Nothing is kept."""
+        """The run begins; nothing is kept."""
+        self._started = time.perf_counter()
 
     def of(self, X: np.ndarray, make: Make, role: str, cost: int = 1) -> Found:
         """What there is for X (k, d): evaluated by `make`, or recorded before."""
@@ -91,7 +91,6 @@ class Recording(Unrecorded):
             )
         # What was planned when the run began, where it is resumed.
         self.horizon = None if self._record is None else int(self._record.identity["horizon"])
-        self.replayed = 0  # evaluations that came from the record
         self._part, self._in_parts = sys.maxsize, False  # points that are evaluated and recorded together
         self._best = np.inf  # loss so far
         self._stored: Iterator[Row] = iter(())
@@ -107,6 +106,8 @@ class Recording(Unrecorded):
             ValueError: an optimizer that does not replay, or a budget that does not fit.
         """
         self._in_parts = "fingerprint" in identity["problem"] and not identity["race"]
+        if self._in_parts:
+            self._part = 1  # how long one takes is not known yet
         if self._record is None:
             how = identity["optimizer"]
             if identity["dimension"] > LARGE and how["by_name"] and replays(how["name"]):
@@ -126,13 +127,15 @@ class Recording(Unrecorded):
         if record.notice:
             _say(f"{self._path}: {record.notice}; what was lost with it is evaluated again")
         finished = record.finished
-        if finished is not None and identity["budget"] <= record.identity["budget"]:
+        longest = max(record.identity["budget"], record.tail.evaluations)  # that it was ever resumed with
+        over = finished is not None and identity["budget"] <= longest
+        if over:
             _say(f"{self._path}: this run is finished ({finished}); nothing is evaluated")
         elif record.tail.rows:
             _say(f"{self._path}: going on after {record.tail.evaluations} evaluations")
         self._stored = record.rows()
         self._advance()
-        if finished is None:
+        if not over:
             record.note("resumed", ", ".join(versions_that_differ(record.identity)) or None)
 
     def told(self, X: np.ndarray, role: str, cost: int) -> list[Row]:
@@ -149,7 +152,6 @@ class Recording(Unrecorded):
                 self._advance()
         if rows:
             self.stamp = rows[-1].seconds
-        self.replayed += len(rows) * cost if role != "dev" else 0
         return rows
 
     def of(self, X: np.ndarray, make: Make, role: str, cost: int = 1) -> Found:
@@ -218,7 +220,7 @@ class Recording(Unrecorded):
         seconds, rows = self.seconds, []
         self.stamp = seconds
         for i, x in enumerate(X):
-            G = None if found.G is None else found.G[i]
+            G, named = None if found.G is None else found.G[i], digest(x)
             best = self._is_best(role, str(found.status[i]), float(found.losses[i]), G)
             rows.append(
                 Row(
@@ -229,13 +231,13 @@ class Recording(Unrecorded):
                     loss=float(found.losses[i]),
                     seconds=seconds,
                     x=x if self._points or best or role == "answer" else None,
-                    digest=digest(x),
+                    digest=named,
                     constraints=G,
                     gradient=None if found.gradients is None else found.gradients[i],
                     note=found.notes[i] if found.notes else None,
                 )
             )
-            rows += [Row(0, 0, role, "gradient", np.nan, seconds, None, digest(x)) for _ in range(cost - 1)]
+            rows += [Row(0, 0, role, "gradient", np.nan, seconds, None, named) for _ in range(cost - 1)]
         self._record.append(rows)
 
 

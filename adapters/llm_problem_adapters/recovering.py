@@ -6,6 +6,7 @@ name, options, horizon, seed and the losses it was told, which the record has: t
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -48,12 +49,12 @@ def recorded_points(
     wanted, found, x = list(numbers), dict[int, np.ndarray](), None
     with RunRecord.read(path) as record:
         missing = set(wanted)
-        for row in record.rows():
+        if absent := {n for n in missing if not 1 <= n <= record.tail.rows}:
+            raise ValueError(f"{path} has rows 1 to {record.tail.rows}, and not {sorted(absent)[:5]}")
+        for row in itertools.islice(record.rows(), max(missing, default=0)):
             x = x if row.status == "gradient" else row.x
             if row.number in missing and x is not None:
                 found[row.number] = x
-        if absent := {n for n in missing if not 1 <= n <= record.tail.rows}:
-            raise ValueError(f"{path} has rows 1 to {record.tail.rows}, and not {sorted(absent)[:5]}")
         if missing - found.keys():
             _ask_again(record, missing - found.keys(), found, problem, optimizer)
     if left := missing - found.keys():

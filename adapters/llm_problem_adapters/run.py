@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_problem.records.rows import digest
 from llm_problem_adapters.base import PENALTY, BaseOptimizer
 from llm_problem_adapters.evaluating import Evaluating
 from llm_problem_adapters.feasibility import finite_constraints, in_order, violations
@@ -109,15 +109,15 @@ class Run:
     def recommend(self) -> tuple[np.ndarray, float, float]:
         """The point to answer with, its loss and its violation, spending what is left of the budget."""
         x = self._answer()
-        found = self.found.get(_digest(x))
+        found = self.found.get(digest(x))
         if found is None and self.evaluations < self.budget:
             self.evaluate(x[None, :], race=False, whole=True)
-            found = self.found[_digest(x)]
+            found = self.found[digest(x)]
         elif self.evaluations < self.budget and self.optimizer.stop_reason is None and self.stop_reason != "patience":
             self.step(1)
             later = self._answer()
-            if _digest(later) in self.found:
-                x, found = later, self.found[_digest(later)]
+            if digest(later) in self.found:
+                x, found = later, self.found[digest(later)]
         if found is None or not np.isfinite(found[0]) or found[1] > 0:
             return self.best
         return (x, *found)
@@ -148,7 +148,7 @@ class Run:
         rows = np.repeat(X, cost, axis=0)  # (k · cost, d)
         batch = self._record(rows, losses.ravel(), status.ravel(), None)
         for x, loss in zip(X, losses[:, 0].tolist(), strict=True):
-            self.found[_digest(x)] = loss, 0.0
+            self.found[digest(x)] = loss, 0.0
         self._show(rows, batch)
         return found.losses, np.full(X.shape, np.nan) if found.gradients is None else found.gradients
 
@@ -174,7 +174,7 @@ class Run:
         amounts = np.zeros(len(X)) if violated is None else violated
         if known:
             for x, loss, amount in zip(X, losses.tolist(), amounts.tolist(), strict=True):
-                self.found[_digest(x)] = loss, amount
+                self.found[digest(x)] = loss, amount
         if self.choosing is not None:
             self.choosing.saw(self.evaluations - len(X), X, order)
         best = int(np.argmin(order))
@@ -212,7 +212,3 @@ def _read_only(values: np.ndarray) -> np.ndarray:
     values = values.view()
     values.flags.writeable = False
     return values
-
-
-def _digest(x: np.ndarray) -> bytes:
-    return hashlib.blake2b(x.tobytes(), digest_size=16).digest()

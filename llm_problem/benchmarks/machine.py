@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from typing import Any
 
 import torch
+
+from llm_problem.installed import version
 
 # What decides how fast matrix products are.
 FLAGS = ("fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16", "asimd", "sve")
@@ -26,8 +27,8 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gemm": gemm_name(),
-        "transformers": importlib.metadata.version("transformers"),
-        "peft": _version("peft"),
+        "transformers": version("transformers"),
+        "peft": version("peft"),
     }
 
 
@@ -59,10 +60,3 @@ def _processor() -> tuple[str, set[str]]:
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = facts.get("flags") or facts.get("Features") or ""
     return facts.get("model name") or platform.machine(), set(flags.split())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

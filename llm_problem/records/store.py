@@ -281,6 +281,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> int:
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
     """SQLite wants to write beside a file to read its log; where it may not, it gets a copy, or is told of no log."""
+    path = path.resolve()  # where the log lies
     log = path.with_name(path.name + "-wal")
     if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-shm").exists():
         return _connect(path, "ro")

@@ -16,6 +16,7 @@ _BIG_ENDIAN = {0x377F0682: False, 0x377F0683: True}  # of the words that are sum
 
 def passed_over(path: Path) -> str | None:
     """What of the log beside the record at `path` SQLite will not take, in words; None where it takes all of it."""
+    path = path.resolve()  # where the log lies
     log = path.with_name(path.name + "-wal")
     data = log.read_bytes() if log.is_file() else b""
     if len(data) <= _HEADER:

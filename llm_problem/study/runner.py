@@ -14,12 +14,12 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llm_problem.installed import version
 from llm_problem.problem import Problem
 from llm_problem.records import RecordError, RecordInUse
 from llm_problem.records.lock import WriterLock
@@ -286,14 +286,6 @@ def _require_same(path: Path, id: str, optimizers: Sequence[str], budget: int, s
     if before != wanted:
         different = "; ".join(f"{key} {before[key]}, not {wanted[key]}" for key in wanted if before[key] != wanted[key])
         raise ValueError(f"{path} is of another run: {different}")
-
-
-def version(name: str) -> str | None:
-    """The installed version of a distribution, None where there is none."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def new_run_folder(id: str) -> Path:

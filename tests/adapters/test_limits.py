@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -43,6 +45,22 @@ def test_an_evaluation_in_a_process_of_its_own_is_the_same_and_what_dies_there_d
 def test_a_limit_that_the_problem_itself_passes_is_refused():
     with pytest.raises(ValueError, match="memory limit is too small for the problem itself: its process took"):
         minimize(Free(), "cma", 30, limits={"memory": 1_000_000})
+
+
+def test_a_problem_that_cannot_be_built_apart_is_no_failed_evaluation(tmp_path):
+    """A script without the guard is run again in the other process, which ends."""
+    with pytest.raises(ValueError, match="too small for the problem itself"):
+        minimize(Free(), "cma", 30, limits={"memory": 1_000_000}, errors="record")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from llm_problem_adapters import minimize\n"
+        "from llm_problem_adapters.faults.objectives import Free\n"
+        "minimize(Free(), 'cma', 3, limits={'evaluation_seconds': 60})\n"
+        "print('done')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "done" not in done.stdout
+    assert 'call minimize under if __name__ == "__main__"' in done.stderr.splitlines()[-1]
 
 
 def test_what_cannot_be_sent_to_another_process_is_said():

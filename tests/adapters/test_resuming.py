@@ -152,6 +152,33 @@ def test_a_finished_run_is_said_to_be_finished(tmp_path, capfd):
     assert record_events(path)[-1][0] == "finished"
 
 
+def test_an_extended_run_is_finished_when_its_own_budget_is_spent(tmp_path, capfd):
+    path, options = tmp_path / "r.sqlite", {"horizon": 40, "seed": 1, "resume": True}
+    for budget in (20, 40):
+        minimize(Quadratic(), "genetic-algorithm", budget, record=path, **options)
+    capfd.readouterr()
+    minimize(Quadratic(), "genetic-algorithm", 40, record=path, **options)
+    assert "this run is finished (budget); nothing is evaluated" in capfd.readouterr().err
+    with RunRecord.read(path) as record:
+        assert [kind for kind, *_ in record.events()] == ["started", "finished", "resumed", "finished"]
+
+
+def test_arguments_that_are_refused_leave_no_record(tmp_path):
+    path = tmp_path / "r.sqlite"
+    with pytest.raises(ValueError, match="errors must be one of"):
+        minimize(Quadratic(), "cma", 20, record=path, errors="ignore")
+    assert not path.exists()
+    minimize(Quadratic(), "cma", 20, record=path)
+
+
+def test_the_first_of_a_batch_is_on_the_disk_before_the_others_are_evaluated(tmp_path):
+    """How long a part may be is not known before one was evaluated."""
+    problem = lp.make("tiny-gpt2-prose-lora-xs-d32-v1")
+    minimize(problem, "random-search", 12, batch_size=12, record=tmp_path / "r.sqlite", start_at_x0=False)
+    with RunRecord.read(tmp_path / "r.sqlite") as record:
+        assert [row.batch for row in record.rows()][:3] == [1, 2, 2]
+
+
 def test_a_record_is_not_overwritten_and_resuming_nothing_begins(tmp_path):
     path = tmp_path / "run.sqlite"
     minimize(Quadratic(), "cma", 10, record=path, resume=True)

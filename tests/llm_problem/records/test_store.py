@@ -141,6 +141,19 @@ def test_a_link_to_a_record_is_that_record(tmp_path):
         assert record.tail.rows == 1
 
 
+def test_the_log_of_a_linked_record_is_looked_at(tmp_path):
+    folder, link = tmp_path / "cut", tmp_path / "link.sqlite"
+    folder.mkdir()
+    with record_of(tmp_path / "run.sqlite", [row(1.0)], [row(2.0)]):
+        for suffix in ("", "-wal"):
+            shutil.copy(tmp_path / f"run.sqlite{suffix}", folder / f"run.sqlite{suffix}")
+    log = folder / "run.sqlite-wal"
+    log.write_bytes(log.read_bytes()[:-100])
+    link.symlink_to(folder / "run.sqlite")
+    with RunRecord.open(link) as record:
+        assert record.tail.rows == 1 and "not written to its end" in record.notice
+
+
 def test_a_record_where_nobody_may_write_is_read_with_its_log(tmp_path):
     """As another user, since root may write everywhere."""
     with tempfile.TemporaryDirectory() as top:  # whose way there everybody may go
