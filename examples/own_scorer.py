@@ -68,12 +68,14 @@ def main() -> None:
     task = lp.tasks.Generation.from_records(
         rows, prompt=PROMPT, scorer=school_years, split="split", chat=real, max_new_tokens=40 if real else 12
     )
-    subspace = lp.subspaces.LoRAXS(rank=4, layers=1, modules=("o_proj", "down_proj"))
+    subspace = lp.subspaces.LoRAXS(rank=4, layers=8 if real else 1, modules=("o_proj", "down_proj"))
     problem = lp.Problem(given.model, task, subspace, objective="score")
     options = {"choose": "dev", "every": max(1, given.budget // 10)}  # looking at dev writes texts too
-    result = minimize(problem, "cma", given.budget, seed=given.seed, generalisation=options)
+    # Greedy text changes in jumps: a first step of two units, where half a one would hardly change a word.
+    result = minimize(problem, "cma", given.budget, seed=given.seed, generalisation=options, step=2.0)
     change = problem.compare(problem.x0, result.x)["score"]
     print(f"d = {problem.dimension}, {result.evaluations} evaluations, {result.seconds:.0f} s")
+    print(f"search: {problem(problem.x0):.2f} -> {problem(result.x):.2f}, best {result.best_loss:.2f}")
     print(f"years of school on {change.units} topics not seen: {change}")
     before, after = (problem.outputs(x, "dev", size=3) for x in (problem.x0, result.x))
     for row, first, second in zip(

@@ -19,16 +19,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with input.txt")
     parser.add_argument("--model", help="default: smollm2-135m with --data, else tiny-gpt2")
-    parser.add_argument("--budget", type=int, default=250, help="evaluations")
+    parser.add_argument("--budget", type=int, help="evaluations; default: 1500 with --data, else 250")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     model = given.model or ("tiny-gpt2" if given.data is None else "smollm2-135m")
     text = "embedded:prose" if given.data is None else given.data / "input.txt"
-    sizes = {"search_size": 12, "dev_size": 12, "test_size": 150} if given.data else {"search_size": 24}
+    sizes = {"search_size": 24, "dev_size": 24, "test_size": 150} if given.data else {"search_size": 24}
     task = lp.tasks.LanguageModelling(text, window=64 if given.data else 32, **sizes)
-    subspace = lp.subspaces.LoRAXS(rank=4, layers=1, modules=("q_proj", "v_proj", "o_proj", "down_proj"))
+    subspace = lp.subspaces.LoRAXS(rank=8, layers=1, modules=("o_proj", "down_proj"))
     problem = lp.Problem(model, task, subspace)
-    result = minimize(problem, "cma", given.budget, seed=given.seed, generalisation={"choose": "dev"})
+    budget = given.budget or (250 if given.data is None else 1500)
+    result = minimize(problem, "cma", budget, seed=given.seed, generalisation={"choose": "dev"})
     change = problem.compare(problem.x0, result.x)["loss"]
     print(f"d = {problem.dimension}, {result.evaluations} evaluations, {result.seconds:.0f} s")
     print(f"nats per token on {change.units} windows not seen: {change}")
