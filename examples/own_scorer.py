@@ -6,7 +6,8 @@
 
 What is minimised is no loss that a gradient could follow: the years of school that a text asks of its reader by the
 formula of Kincaid et al. (1975), which counts words, sentences and syllables. A formula alone is soon cheated, by
-saying the same three words again and again or next to nothing, so that both cost years too. The point is chosen on dev
+saying the same three words again and again or next to nothing, so that both cost years too; and the model may not drift
+far from the pretrained one on neutral text, since it would then babble in short words. The point is chosen on dev
 topics; the test topics are read once, with the 95% interval of the paired difference. Written to own-scorer.png.
 """
 
@@ -27,6 +28,7 @@ friction, a constitution, an antibiotic, a telescope, trade, a glacier, an aller
 a mortgage, sleep, a fossil"""
 PROMPT = "Explain {topic} in two sentences."
 SPLITS = ("search", "test", "dev", "test", "search", "test")  # of the topics in turn
+DRIFT = 0.3  # nats per token of neutral text
 SHORTEST = 12  # words of an explanation
 
 
@@ -69,10 +71,10 @@ def main() -> None:
         rows, prompt=PROMPT, scorer=school_years, split="split", chat=real, max_new_tokens=40 if real else 12
     )
     subspace = lp.subspaces.LoRAXS(rank=4, layers=8 if real else 1, modules=("o_proj", "down_proj"))
-    problem = lp.Problem(given.model, task, subspace, objective="score")
+    problem = lp.Problem(given.model, task, subspace, objective="score", constraints={"drift": DRIFT})
     options = {"choose": "dev", "every": max(1, given.budget // 10)}  # looking at dev writes texts too
-    # Greedy text changes in jumps: a first step of two units, where half a one would hardly change a word.
-    result = minimize(problem, "cma", given.budget, seed=given.seed, generalisation=options, step=2.0)
+    # Greedy text changes in jumps: a first step of a whole unit, where half a one would hardly change a word.
+    result = minimize(problem, "cma", given.budget, seed=given.seed, generalisation=options, step=1.0)
     change = problem.compare(problem.x0, result.x)["score"]
     print(f"d = {problem.dimension}, {result.evaluations} evaluations, {result.seconds:.0f} s")
     print(f"search: {problem(problem.x0):.2f} -> {problem(result.x):.2f}, best {result.best_loss:.2f}")

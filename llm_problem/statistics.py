@@ -19,6 +19,7 @@ import numpy as np
 
 DRAWS = 2000
 LEVEL = 0.95
+FEWEST = 10  # units, below which a difference is never called a gain or a loss
 _AT_ONCE = 1 << 22  # numbers of a block of draws
 _STREAM = 0xB007  # keeps these draws apart from others with the same seed
 
@@ -49,12 +50,12 @@ class Comparison(Estimate):
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out 0, and is of `FEWEST` units or more: that of a few is too narrow."""
+        return self.units >= FEWEST and (self.low > 0 or self.high < 0)
 
     @property
     def verdict(self) -> str:
-        """ "gain" or "loss" of the second point where the interval leaves out 0, else "no gain"."""
+        """ "gain" or "loss" of the second point where its change is `clear`, else "no gain"."""
         if not self.clear:
             return "no gain"
         return "gain" if (self.value > 0) == self.higher_is_better else "loss"

@@ -80,7 +80,7 @@ class Choice:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row a point offered; columns: evaluation, point, dev_loss, chosen."""
+        """One row a point offered; columns: evaluation, point, dev_loss (what is minimised, on dev), chosen."""
         import pandas as pd
 
         rows = [(*row, number == self.chosen) for number, row in enumerate(self.offered)]

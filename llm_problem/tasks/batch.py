@@ -216,7 +216,7 @@ class BatchBuilder:
         """Read log p(token) at a position of a sequence, for an answer of the example started last."""
         self._entries.append((sequence, position, token, len(self._labels) - 1, answer))
 
-    def read_for_all(self, write: Callable[[], None], answer: int) -> None:
+    def read_for_all(self, write: Callable[[], object], answer: int) -> None:
         """Have every example read what `write` adds for one, from shared sequences, as answers from `answer` on."""
         first = len(self._entries)
         write()

@@ -7,9 +7,11 @@ cross-entropy over the classes' scores, in nats per example.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,12 +26,12 @@ from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data, Record
-from llm_problem.tasks.rows import check_sources, rows_of
+from llm_problem.tasks.rows import EmptySplit, Row, check_sources, rows_of, warn_of_shared
 from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.template import Template
 from llm_problem.tasks.verbalizer import causal_example, masked_example, seq2seq_example
 
-_WRITERS: dict[str, Callable[..., None]] = {
+_WRITERS: dict[str, Callable[..., bool]] = {
     "causal": causal_example,
     "masked": masked_example,
     "seq2seq": seq2seq_example,
@@ -39,7 +41,7 @@ _WRITERS: dict[str, Callable[..., None]] = {
 class _Example(NamedTuple):
     text: str
     number: int  # of its class
-    group: str | None
+    row: Row
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Classification(Task):
     Args:
         data: the examples; also the source of dev and test where those are not given.
         text, label: names of the columns.
-        prompt: template with `{text}`, and `{label}` where the label stands (default: at the end).
+        prompt: template with `{text}`, and `{label}` where the label stands (default: at the end); another name in
+            braces is another column of the data.
         labels: class, as it stands in the label column → the words that stand for it, such as " great" (for a
             causal model mind the leading space).
         split: a column that says search, dev or test; None splits by a hash of the text, so that an example never
@@ -58,7 +61,8 @@ class Classification(Task):
         search_size, dev_size, test_size: how many examples, balanced over the classes; None is all. Which search
             examples are drawn follows from the problem's seed; dev and test do not.
         max_length: longest prompt with label in tokens (for an encoder-decoder model: longest prompt), at most the
-            model's context (the default). Only the text is cut to fit.
+            model's context (the default). Only the text is cut to fit; where that is the model's context and not a
+            length of yours, a warning names the examples.
         group: a column whose value examples share that belong together, such as the document they come from: a split
             by hash keeps them together, and intervals take them for one draw.
         shares: of search, dev and test in a split by hash.
@@ -177,6 +181,13 @@ class Classification(Task):
         for split, data in (("search", self.data), ("dev", self.dev), ("test", self.test)):
             if data is not None:
                 self.examples(split)
+        for split in ("dev", "test"):  # a bad label is found now, and not when the search is over
+            with contextlib.suppress(EmptySplit):
+                for row in self._rows(split):
+                    self._class_number(row)
+        template = Template(self.prompt)
+        if self.split is not None or self.dev is not None or self.test is not None:
+            warn_of_shared(self._rows, lambda row: "".join(template.of(row.values).render(row[self.text])))
         return self
 
     @property
@@ -197,10 +208,7 @@ class Classification(Task):
         return [(example.text, example.number) for example in self._examples(split, seed)]
 
     def _examples(self, split: str, seed: int) -> list[_Example]:
-        found = [
-            _Example(row[self.text], self._class_number(row[self.label], row.data), row.group)
-            for row in rows_of(self, split, [self.text, self.label], lambda row: row[self.text])
-        ]
+        found = [_Example(row[self.text], self._class_number(row), row) for row in self._rows(split)]
         source = ({"dev": self.dev, "test": self.test}.get(split) or self.data).label
         counts = Counter(example.number for example in found)
         if len(counts) < 2:
@@ -228,13 +236,20 @@ class Classification(Task):
             return self.shots * len(self._labels)
         return {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
 
-    def _class_number(self, value: str, data: Data) -> int:
+    def _rows(self, split: str) -> list[Row]:
+        return rows_of(self, split, [self.text, self.label, *Template(self.prompt).columns], self._content)
+
+    def _content(self, row: Mapping[str, str]) -> str:
+        return row[self.text]
+
+    def _class_number(self, row: Row) -> int:
+        value = row[self.label]
         try:
             return self.classes.index(value)
         except ValueError:
             near = difflib.get_close_matches(value, self.classes, n=1)
             raise ValueError(
-                f"{data.label} has the label {value!r}, which labels does not name: it has {', '.join(self.classes)}"
+                f"{row.where} has the label {value!r}, which labels does not name: it has {', '.join(self.classes)}"
                 + (f" (did you mean {near[0]!r}?)" if near else "")
             ) from None
 
@@ -245,13 +260,25 @@ class Classification(Task):
         write = _WRITERS[model.kind]
         if model.kind == "seq2seq":
             write = partial(write, start=model.decoder_start)
-        for text, label, group in self._examples(split, seed):
-            builder.start_example(label, group)
-            write(builder, model.tokenizer, template, text, words, limit)
+        cut = []
+        for text, label, row in self._examples(split, seed):
+            builder.start_example(label, row.group)
+            try:
+                shortened = write(builder, model.tokenizer, template.of(row.values), text, words, limit)
+            except ValueError as error:
+                raise ValueError(f"{row.where}: {error}") from None
+            cut += [row.where] * shortened
+        if cut and self.max_length is None:
+            warnings.warn(
+                f"{cut[0]}{f' and {len(cut) - 1} others are' if cut[1:] else ' is'} cut to the {limit} tokens that "
+                f"{model.name} reads at once; give max_length where that is meant",
+                stacklevel=2,
+            )
         classes = len(words)
         for number, text in enumerate(self.prior or (), start=1):
+            for_none = template.of(dict.fromkeys(template.columns, text))  # no content in any column
             builder.read_for_all(
-                partial(write, builder, model.tokenizer, template, text, words, limit), number * classes
+                partial(write, builder, model.tokenizer, for_none, text, words, limit), number * classes
             )
         return builder.build(labels_compete=True, answers=classes)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import Any, Self
 
 from llm_problem.tasks.data import Data, Record
+from llm_problem.tasks.rows import EmptySplit, warn_of_shared
 
 
 class FromFiles:
@@ -38,5 +40,10 @@ class FromFiles:
         task: Any = cls(data, **options)  # type: ignore[call-arg]
         for split, given in (("search", task.data), ("dev", task.dev), ("test", task.test)):
             if given is not None:
+                task.examples(split)
+        if task.split is not None or task.dev is not None or task.test is not None:
+            warn_of_shared(task._rows, task._shown_prompt)
+        for split in ("dev", "test"):  # a bad row is found now, and not when the search is over
+            with contextlib.suppress(EmptySplit):
                 task.examples(split)
         return task

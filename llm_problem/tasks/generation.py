@@ -27,8 +27,9 @@ class Generation(GenerativeTask):
         reference: the column of a text that would do, for the objective "loss"; None where there is none.
         scorer: for the objective "score", the mean of what this function says of each text: (prompts, outputs,
             references) → (N,) numbers, less being better; lists of strings, references None where there are none. Or
-            its name "module:function". A description names it (see `llm_problem.tasks.scorer`), so that a function that
-            other processes are to find must stand in a module.
+            its name "module:function". Outputs are as the model writes them, with the space that a causal model often
+            begins with; a column of lists comes as JSON. A description names the function (see
+            `llm_problem.tasks.scorer`), so that one that other processes are to find must stand in a module.
 
     Other arguments are those of `GenerativeTask`. There must be a reference or a scorer, and both may be.
 

@@ -124,14 +124,19 @@ class GenerativeTask(FromFiles, Task):
         """
         return [asked for asked, _ in self._examples(split, seed)]
 
+    def _rows(self, split: str) -> list[Row]:
+        return rows_of(self, split, self._columns(), self._content)
+
+    def _shown_prompt(self, row: Row) -> str:
+        return self._template.render(self._shown(row))
+
     def _examples(self, split: str, seed: int) -> list[tuple[Asked, str | None]]:
         """Each example, and the group that it is of."""
-        prompt = self._template
-        rows = rows_of(self, split, self._columns(), self._content)
+        rows = self._rows(split)
         size = {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
         if size is not None and size > len(rows):
             raise ValueError(f"{split}_size is {size}, and {rows[0].data.label} has {len(rows)} examples for it")
-        found = [(Asked(prompt.render(self._shown(row)), self._references(row), row.where), row.group) for row in rows]
+        found = [(Asked(self._shown_prompt(row), self._references(row), row.where), row.group) for row in rows]
         return stratified(found, lambda example: 0, size, seed if split == "search" else 0)
 
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:

@@ -111,10 +111,16 @@ class MultipleChoice(FromFiles, Task):
         prompt = ColumnPrompt(self.prompt)
         return [(prompt.render(row.values), choices, right) for row, choices, right in self._questions(split, seed)]
 
-    def _questions(self, split: str, seed: int) -> list[_Question]:
+    def _rows(self, split: str) -> list[Row]:
         prompt = ColumnPrompt(self.prompt)
         columns = [self.choices] if isinstance(self.choices, str) else list(self.choices)
-        rows = rows_of(self, split, [*prompt.columns, *columns, self.answer], prompt.content)
+        return rows_of(self, split, [*prompt.columns, *columns, self.answer], prompt.content)
+
+    def _shown_prompt(self, row: Row) -> str:
+        return ColumnPrompt(self.prompt).render(row.values)
+
+    def _questions(self, split: str, seed: int) -> list[_Question]:
+        rows = self._rows(split)
         found = [_Question(row, (choices := self._choices(row)), self._right(row, choices)) for row in rows]
         size = {"search": self.search_size, "dev": self.dev_size, "test": self.test_size}[split]
         if size is not None and size > len(found):
@@ -154,7 +160,7 @@ class MultipleChoice(FromFiles, Task):
         return right
 
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
-        write: Callable[..., None]
+        write: Callable[..., bool]
         if model.kind == "seq2seq":
             write = partial(seq2seq_example, start=model.decoder_start)
         elif model.kind == "causal":

@@ -6,12 +6,20 @@ those whose content falls into its share by a hash.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llm_problem.tasks.data import Data
 from llm_problem.tasks.splits import SHARES, SPLITS, checked_shares, require_split, split_by_content
+
+
+class EmptySplit(ValueError):
+    """The data have no example for a split."""
 
 
 class FromRows(Protocol):
@@ -47,6 +55,15 @@ class Row:
     def where(self) -> str:
         """For messages: the source and the number."""
         return f"{self.data.label}, example {self.number}"
+
+
+def several(value: str) -> bool:
+    """Whether a column's value is a list of texts, which records and JSON give as JSON."""
+    try:
+        found = json.loads(value) if value.startswith("[") else None
+    except json.JSONDecodeError:
+        return False
+    return isinstance(found, list) and any(isinstance(text, str) for text in found)
 
 
 def check_sources(task: Any) -> None:
@@ -87,8 +104,31 @@ def rows_of(
     ]
     found = [row for row in rows if own is not None or _split_of(task, row, content) == split]
     if not found:
-        raise ValueError(f"the {split} split is empty: {data.label} has no example for it")
+        raise EmptySplit(f"the {split} split is empty: {data.label} has no example for it")
     return found
+
+
+def warn_of_shared(rows: Callable[[str], list[Row]], prompt: Callable[[Row], str]) -> None:
+    """Warn of examples, or groups, that stand in two splits: what the data say is done, and said.
+
+    Args:
+        rows: split → its rows, or ValueError where there are none.
+        prompt: row → what the model reads of it.
+    """
+    found: dict[str, list[Row]] = {}
+    for split in SPLITS:
+        with contextlib.suppress(ValueError):
+            found[split] = rows(split)
+    for first, second in itertools.combinations(found, 2):
+        seen = {prompt(row) for row in found[first]}
+        shared = sum(prompt(row) in seen for row in found[second])
+        groups = {row.group for row in found[first]} & {row.group for row in found[second]} - {None}
+        what = f"{shared} of its {len(found[second])} examples" if shared else f"{len(groups)} of its groups"
+        if shared or groups:
+            warnings.warn(
+                f"the {second} split shares {what} with the {first} split: a score on one says little of the other",
+                stacklevel=4,
+            )
 
 
 def _split_of(task: FromRows, row: Row, content: Callable[[Mapping[str, str]], str]) -> str:
@@ -97,5 +137,5 @@ def _split_of(task: FromRows, row: Row, content: Callable[[Mapping[str, str]], s
         decides = content(row.values) if row.group is None else row.group
         return split_by_content(decides, without=others, shares=task.shares)
     if row[task.split] not in SPLITS:
-        raise ValueError(f"column {task.split!r} must say {', '.join(SPLITS)}, got {row[task.split]!r}")
+        raise ValueError(f"{row.where}: column {task.split!r} must say {', '.join(SPLITS)}, got {row[task.split]!r}")
     return row[task.split]

@@ -82,24 +82,39 @@ class Scorer:
         """Scores (N,) float64.
 
         Raises:
-            ValueError: the function returned another shape, something that is no number, or NaN.
+            ValueError: the function returned another shape, something that is no number, infinity or NaN.
         """
-        found = self.load()(prompts, outputs, references)
+        function = self.load()
         try:
-            if found is None:  # which numpy takes for NaN
-                raise TypeError
+            found = function(prompts, outputs, references)
+        except Exception as error:
+            error.add_note(
+                f"raised by the scorer {self.function}, which is called with (prompts, outputs, references): two lists "
+                "of strings, and a third or None"
+            )
+            raise
+        try:
+            kind = np.asarray(found).dtype.kind
+            if kind not in "biuf" and not (kind == "O" and found is not None and _all_real(found)):
+                raise TypeError  # numpy makes numbers of None, of text and of complex numbers
             scores = np.asarray(found, dtype=np.float64)
         except (TypeError, ValueError):
             raise ValueError(self._complaint(outputs, _shortened(found))) from None
         if scores.shape != (len(outputs),):
             raise ValueError(self._complaint(outputs, f"numbers of shape {scores.shape}"))
-        if np.isnan(scores).any():
-            row = int(np.isnan(scores).argmax())
-            raise ValueError(self._complaint(outputs, f"NaN for output {row + 1}, {_shortened(outputs[row])}"))
+        if not np.isfinite(scores).all():
+            row = int((~np.isfinite(scores)).argmax())
+            what = "NaN" if np.isnan(scores[row]) else f"{scores[row]}"
+            raise ValueError(self._complaint(outputs, f"{what} for output {row + 1}, {_shortened(outputs[row])}"))
         return scores
 
     def _complaint(self, outputs: Sequence[str], got: str) -> str:
         return f"the scorer {self.function} must return {len(outputs)} numbers, one for each output; it returned {got}"
+
+
+def _all_real(values: Any) -> bool:
+    """Whether these are numbers of other kinds, such as fractions, or 0-dimensional tensors."""
+    return all(not isinstance(value, (str, bytes, complex)) and hasattr(value, "__float__") for value in values)
 
 
 def _imported(name: str) -> Any:

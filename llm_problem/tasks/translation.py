@@ -13,7 +13,7 @@ from llm_problem.tasks.batch import TokenBatch
 from llm_problem.tasks.data import Data
 from llm_problem.tasks.generative import GenerativeTask
 from llm_problem.tasks.overlap import corpus_scores, signatures
-from llm_problem.tasks.rows import Row
+from llm_problem.tasks.rows import Row, several
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Translation(GenerativeTask):
         for column in (self.source, self.target):
             if not row[column].strip():
                 raise ValueError(f"{row.where}: column {column!r} is empty")
+            if several(row[column]):
+                raise ValueError(
+                    f"{row.where}: column {column!r} has a list, {row[column][:60]}, and a translation has one "
+                    "reference: give one of them"
+                )
         return (row[self.target],)
 
     def score_texts(self, texts: Sequence[str], batch: TokenBatch) -> Corpus:

@@ -23,11 +23,11 @@ class Prompt(Protocol):
 
 def causal_example(
     builder: BatchBuilder, tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int
-) -> None:
+) -> bool:
     """Prompt and label tokens for a model that predicts the next token.
 
     Classes whose words are a single token share one sequence, read at the prompt's last token; a class of several
-    tokens gets a sequence of its own with all but its last token.
+    tokens gets a sequence of its own with all but its last token. Returns whether the text was cut.
     """
     if not template.ends_with_label:
         raise ValueError(
@@ -35,7 +35,7 @@ def causal_example(
             f"got {template.template!r}"
         )
     shared: int | None = None
-    prompt, answers = _fit_causal(tokenizer, template, text, words, limit)
+    (prompt, answers), cut = _fit_causal(tokenizer, template, text, words, limit)
     for answer, label in enumerate(answers):
         if len(label) == 1:
             if shared is None:
@@ -45,12 +45,13 @@ def causal_example(
             sequence = builder.add_sequence(prompt + label[:-1])
         for k, token in enumerate(label):
             builder.read(sequence, len(prompt) - 1 + k, token, answer)
+    return cut
 
 
 def _fit_causal(
     tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int
-) -> tuple[list[int], list[list[int]]]:
-    """(prompt tokens, tokens of each label), the text cut so that the longest fits into `limit` tokens."""
+) -> tuple[tuple[list[int], list[list[int]]], bool]:
+    """(prompt tokens, tokens of each label), the text cut so that the longest fits into `limit` tokens; was it cut?"""
 
     def write(shown: str) -> tuple[list[int], list[list[int]]]:
         return _encode_causal(tokenizer, template.render(shown)[0], words)
@@ -64,10 +65,11 @@ def _fit_causal(
 
 def _fit(
     tokenizer: Any, template: Prompt, text: str, limit: int, write: Callable[[str], T], length: Callable[[T], int]
-) -> T:
-    """What `write` makes of the longest beginning of the text whose `length` is at most `limit` tokens."""
+) -> tuple[T, bool]:
+    """What `write` makes of the longest beginning of the text whose `length` is at most `limit` tokens; was it cut?"""
     written = write(text)
     excess = length(written) - limit
+    cut = excess > 0
     keep = len(encode_bare(tokenizer, text)) if excess > 0 else 0
     while excess > 0:
         if keep == 0:
@@ -78,7 +80,7 @@ def _fit(
         keep = max(keep - excess, 0)
         written = write(cut_text(tokenizer, text, keep))
         excess = length(written) - limit
-    return written
+    return written, cut
 
 
 def _shortened(text: str, length: int = 60) -> str:
@@ -105,8 +107,8 @@ def continuation(tokenizer: Any, prompt: str, ids: list[int], label: str) -> lis
 
 def masked_example(
     builder: BatchBuilder, tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int
-) -> None:
-    """Sequences with mask tokens in the label's place; classes with equally many tokens share one."""
+) -> bool:
+    """Sequences with mask tokens in the label's place; classes with equally many tokens share one. Was the text cut?"""
     mask = tokenizer.mask_token
     if tokenizer.mask_token_id is None:
         raise ValueError("this tokenizer has no mask token, which a masked model's labels need")
@@ -117,13 +119,14 @@ def masked_example(
         # A mask token that the data itself spells is no place for a label.
         return _encode_masked(tokenizer, *template.render(shown.replace(mask, " ")), words)
 
-    written = _fit(tokenizer, template, text, limit, write, _longest)
+    written, cut = _fit(tokenizer, template, text, limit, write, _longest)
     shared: dict[int, int] = {}
     for answer, (left, label, right) in enumerate(written):
         if len(label) not in shared:
             shared[len(label)] = builder.add_sequence(left + [tokenizer.mask_token_id] * len(label) + right)
         for k, token in enumerate(label):
             builder.read(shared[len(label)], len(left) + k, token, answer)
+    return cut
 
 
 _Masked = tuple[list[int], list[int], list[int]]  # tokens before a label, of the label, after it
@@ -154,7 +157,7 @@ def _encode_masked(tokenizer: Any, before: str, after: str, words: list[str]) ->
 
 def seq2seq_example(
     builder: BatchBuilder, tokenizer: Any, template: Prompt, text: str, words: list[str], limit: int, start: int
-) -> None:
+) -> bool:
     """The prompt as an encoder's source, the label's tokens as the decoder's target after its `start` token.
 
     Classes whose words are a single token share one target, the start token alone; a class of several tokens gets a
@@ -173,7 +176,7 @@ def seq2seq_example(
     _refuse_equal(words, answers)
     if (longest := max(map(len, answers))) > limit:
         raise ValueError(f"the longest label has {longest} tokens, the limit is {limit}")
-    prompt = _fit(tokenizer, template, text, limit, write, len)
+    prompt, cut = _fit(tokenizer, template, text, limit, write, len)
     if not prompt:
         raise ValueError("the prompt has no tokens: an encoder needs at least one to read")
     source = builder.add_source(prompt)
@@ -185,6 +188,7 @@ def seq2seq_example(
             sequence = shared = builder.add_sequence([start], source) if shared is None else shared
         for position, token in enumerate(label):
             builder.read(sequence, position, token, answer)
+    return cut
 
 
 def _refuse_equal(words: list[str], answers: list[list[int]]) -> None:

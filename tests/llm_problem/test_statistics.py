@@ -116,6 +116,12 @@ def test_a_gain_is_called_one_only_where_the_interval_says_so(shift, higher, ver
     assert compare(*points)["m"].verdict == verdict
 
 
+def test_a_few_examples_make_no_gain():
+    for count, verdict in ((2, "no gain"), (9, "no gain"), (10, "gain")):
+        points = [Scored({"m": np.full(count, value)}, higher=frozenset({"m"})) for value in (0.0, 1.0)]
+        assert compare(*points)["m"].verdict == verdict
+
+
 def test_the_same_seed_gives_the_same_interval():
     scored = Scored({"loss": SCORES})
     assert bootstrap(scored) == bootstrap(scored) != bootstrap(scored, seed=1)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import warnings
 from collections import Counter
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -239,7 +241,10 @@ def test_only_the_text_is_cut_for_a_causal_model(tiny_gpt2, limit, words):
     tokenizer = tiny_gpt2.tokenizer
     prompt = "Review: {text}\nSentiment:"
     task = task_of(records(text=FILLER + "{i}"), prompt=prompt, labels={"neg": " bad", "pos": words}, max_length=limit)
-    batch = task.batch(tiny_gpt2, "search", 0)
+    with (
+        nullcontext() if limit else pytest.warns(UserWarning, match=r"example 1 and 3 others are cut to the 128 tokens")
+    ):
+        batch = task.batch(tiny_gpt2, "search", 0)
     longest = max(len(s) for s in batch.sequences)
     room = limit or tiny_gpt2.max_length
     assert room - 4 <= longest + 1 <= room
@@ -283,6 +288,30 @@ def test_a_prompt_longer_than_the_context_is_refused(name, request):
     with pytest.raises(ValueError, match=message) as caught:
         task.batch(model, "search", 0)
     assert len(str(caught.value)) < 200  # a template may be pages
+
+
+def test_a_prompt_shows_other_columns(tiny_gpt2):
+    rows = [{**row, "pair": f"pair {k}"} for k, row in enumerate(records())]
+    batch = task_of(rows, prompt="{pair}: {text} It was").batch(tiny_gpt2, "search", 0)
+    shown = [tiny_gpt2.tokenizer.decode(sequence) for sequence in batch.sequences]
+    assert {text.partition(":")[0] for text in shown} == {"pair 0", "pair 1", "pair 6", "pair 7"}  # the search split
+    with pytest.raises(ValueError, match="nothere"):
+        task_of(rows, prompt="{nothere}: {text} It was").examples("search")
+
+
+def test_examples_in_two_splits_are_told():
+    rows = [{"text": f"t{k}", "label": ("neg", "pos")[k % 2], "split": "search"} for k in range(6)]
+    with pytest.warns(UserWarning, match="the dev split shares 2 of its 2 examples with the search split"):
+        task_of(rows + [{**row, "split": "dev"} for row in rows[:2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task_of(rows + [{**row, "text": "other", "split": "dev"} for row in rows[:2]])
+
+
+def test_a_label_of_the_dev_split_is_checked_before_there_is_a_search():
+    rows = [{"text": f"t{k}", "label": ("neg", "pos")[k % 2], "split": "search"} for k in range(6)]
+    with pytest.raises(ValueError, match=r"example 7 has the label 'what'"):
+        task_of([*rows, {"text": "x", "label": "what", "split": "dev"}])
 
 
 # Bad input.

@@ -6,10 +6,13 @@ import json
 import pickle
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import llm_problem as lp
 from llm_problem.tasks import Generation, Scorer
@@ -85,6 +88,10 @@ def test_without_references_only_texts_are_measured(tiny_gpt2):
         (["a", "b", "c"], r"it returned \['a', 'b', 'c'\]"),
         ([1, [2, 3], 4], r"it returned \[1, \[2, 3\], 4\]"),
         ([1.0, float("nan"), 2.0], "it returned NaN for output 2"),
+        ([1.0, float("inf"), 2.0], "it returned inf for output 2"),
+        ([1j, 2.0, 3.0], r"it returned \[1j"),
+        ("123", "it returned '123'"),
+        (["1", "2", "3"], r"it returned \['1'"),
         ({"a": 1}, r"it returned \{'a': 1\}"),
     ],
 )
@@ -92,6 +99,19 @@ def test_what_a_scorer_must_not_return(returned, message, tiny_gpt2):
     problem = lp.Problem(tiny_gpt2, task_of(scorer=lambda p, o, r: returned), LAST, objective="score")
     with pytest.raises(ValueError, match=message):
         problem(problem.x0)
+
+
+@pytest.mark.parametrize("number", [Fraction(1, 2), np.float32(0.5), True, torch.tensor(0.5), Decimal("0.5")])
+def test_a_scorer_may_return_any_real_numbers(number, tiny_gpt2):
+    problem = lp.Problem(tiny_gpt2, task_of(scorer=lambda p, o, r: [number] * len(o)), LAST, objective="score")
+    assert problem(problem.x0) == float(number)
+
+
+def test_what_a_scorer_raises_comes_with_its_name(tiny_gpt2):
+    problem = lp.Problem(tiny_gpt2, task_of(scorer=lambda outputs: [0.0]), LAST, objective="score")
+    with pytest.raises(TypeError, match="positional argument") as caught:
+        problem(problem.x0)
+    assert "(prompts, outputs, references)" in caught.value.__notes__[0]
 
 
 def test_drawn_texts_follow_from_the_seed(tiny_gpt2):

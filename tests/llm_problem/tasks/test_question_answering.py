@@ -7,6 +7,7 @@ import pytest
 
 import llm_problem as lp
 from llm_problem.tasks import QuestionAnswering
+from llm_problem.tasks.question_answering import answers_in
 from llm_problem.tasks.squad import exact_match, f1
 from tests.llm_problem.tasks.written_by_hand import loss_by_hand, texts_by_hand
 
@@ -159,3 +160,23 @@ def test_encoder_only_models_are_refused():
         ValueError, match="tiny-bert is an encoder-only model, which writes no text: question-answering"
     ):
         lp.Problem("tiny-bert", task_of(), LAST)
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [
+        ('{"text": "1894"}', ("1894",)),
+        ('{"text": ["1894", "in 1894"], "answer_start": [3]}', ("1894", "in 1894")),
+        ("[1894]", ("[1894]",)),
+        ("1894", ("1894",)),
+        ('["1894", null]', ("1894", "")),  # the empty one is refused with its row
+    ],
+)
+def test_answers_are_read_from_every_form(value, answers):
+    assert answers_in(value) == answers
+
+
+def test_passages_in_two_splits_are_told():
+    rows = [{"p": "It is red.", "q": f"Is it? {k}", "a": "red", "split": s} for k, s in enumerate(("search", "dev"))]
+    with pytest.warns(UserWarning, match="the dev split shares 1 of its groups with the search split"):
+        task_of(rows)

@@ -17,7 +17,7 @@ TEXT = "The lamp on the head was lit by a keeper who never slept, or so they sai
         ("{text} It was{label}", ("A It was", ""), True),
         ("{text} It was{label}.", ("A It was", "."), False),
         ("{label}: {text}", ("", ": A"), False),
-        ("Say {x}: {text}", ("Say {x}: A", ""), True),
+        ("Say {{x}}: {text}", ("Say {x}: A", ""), True),
     ],
 )
 def test_text_and_label_go_where_the_template_says(template, rendered, ends):
@@ -30,6 +30,12 @@ def test_braces_in_the_data_are_data(text):
     assert Template("<{text}> {label}!").render(text) == (f"<{text}> ", "!")
 
 
+def test_other_names_are_columns_of_the_row():
+    template = Template("{premise} Then: {text}{label} ({source})").of({"premise": "{text}", "source": "S", "more": ""})
+    assert template.columns == ("premise", "source")
+    assert template.render("A") == ("{text} Then: A", " (S)")
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -38,6 +44,9 @@ def test_braces_in_the_data_are_data(text):
         ("{text} {text}", "exactly once"),
         ("{ text }", "exactly once"),
         ("{text} {label} {label}", "at most once"),
+        ("{text} {label", "braces that are meant are doubled"),
+        ("{text} {} It was", "a column's name and nothing else"),
+        ("{text} {x!r} It was", "a column's name and nothing else"),
     ],
 )
 def test_a_template_without_its_fields_is_refused(template, message):

@@ -195,3 +195,9 @@ def test_moved_prompts_stand_before_what_is_read(kind, small_model):
     assert found.prompts == [f"{en} =" for en, _ in PAIRS]
     assert found.outputs == plain.outputs(plain.x0).outputs  # where x moves nothing, the text is there
     assert problem.outputs(moved).outputs != found.outputs
+
+
+def test_a_list_of_references_is_refused_with_its_row():
+    rows = [{"en": "a", "de": "b", "split": "search"}, {"en": "c", "de": ["d", "e"], "split": "dev"}]
+    with pytest.raises(ValueError, match=r"example 2: column 'de' has a list.*give one of them"):
+        task_of(rows)
