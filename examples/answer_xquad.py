@@ -20,6 +20,8 @@ PASSAGES = {  # passage → question, answer
     "The bridge was built in 1894 by Anna Holm.": [("When was it built?", "1894"), ("Who built it?", "Anna Holm")],
     "The red barn stands in Oster.": [("Where is the barn?", "Oster"), ("What colour is it?", "red")],
     "Karl sold two goats for ten crowns.": [("Who sold the goats?", "Karl"), ("How many did he sell?", "two")],
+    "Mia found a key under the mat.": [("Who found the key?", "Mia"), ("Where was it?", "under the mat")],
+    "The train to Lund leaves at nine.": [("When does it leave?", "at nine"), ("Where does it go?", "Lund")],
 }
 PROMPT = "{context}\nQuestion: {question}\nAnswer:"
 
@@ -33,7 +35,7 @@ def task(data: Path | None, **sizes: int) -> lp.tasks.QuestionAnswering:
         for passage, asked in PASSAGES.items()
         for question, answer in asked
     ]
-    search, dev, test = (rows[k : k + 2] for k in (0, 2, 4))  # a passage each
+    search, dev, test = rows[:4], rows[4:6], rows[6:]  # passages of their own
     return lp.tasks.QuestionAnswering.from_records(search, dev=dev, test=test, max_new_tokens=6, **options)
 
 
