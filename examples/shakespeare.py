@@ -28,7 +28,7 @@ def main() -> None:
     task = lp.tasks.LanguageModelling(text, window=64 if given.data else 32, **sizes)
     subspace = lp.subspaces.LoRAXS(rank=8, layers=1, modules=("o_proj", "down_proj"))
     problem = lp.Problem(model, task, subspace)
-    budget = given.budget or (250 if given.data is None else 1500)
+    budget = (250 if given.data is None else 1500) if given.budget is None else given.budget
     result = minimize(problem, "cma", budget, seed=given.seed, generalisation={"choose": "dev"})
     change = problem.compare(problem.x0, result.x)["loss"]
     print(f"d = {problem.dimension}, {result.evaluations} evaluations, {result.seconds:.0f} s")

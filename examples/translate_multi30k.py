@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     model = given.model or ("tiny-gpt2" if given.data is None else "smollm2-135m")
-    budget = given.budget or (200 if given.data is None else 1000)
+    budget = (200 if given.data is None else 1000) if given.budget is None else given.budget
     for language, name in LANGUAGES.items():
         what = task(language, given.data, search_size=48, dev_size=48, test_size=given.test_size)
         subspace = lp.subspaces.LoRAXS(rank=8, layers=1, modules=("o_proj", "down_proj"))

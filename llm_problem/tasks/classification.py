@@ -7,7 +7,6 @@ cross-entropy over the classes' scores, in nats per example.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import math
 import os
@@ -26,7 +25,8 @@ from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data, Record
-from llm_problem.tasks.rows import EmptySplit, Row, check_sources, rows_of, warn_of_shared
+from llm_problem.tasks.from_files import checked
+from llm_problem.tasks.rows import Row, check_sources, rows_of
 from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.template import Template
 from llm_problem.tasks.verbalizer import causal_example, masked_example, seq2seq_example
@@ -166,7 +166,7 @@ class Classification(Task):
     def _from_files(cls, format: str | None, path: Any, dev: Any, test: Any, **options: Any) -> Classification:
         for name, where in (("dev", dev), ("test", test)):
             options[name] = None if where is None else Data.of(where, format)
-        return cls(Data.of(path, format), **options)._checked()
+        return checked(cls(Data.of(path, format), **options))
 
     @classmethod
     def from_records(cls, records: Iterable[Record], **options: Any) -> Classification:
@@ -174,21 +174,12 @@ class Classification(Task):
 
         `dev` and `test` are records of their own, or files.
         """
-        return cls(Data.of(records), **options)._checked()
+        return checked(cls(Data.of(records), **options))
 
-    def _checked(self) -> Classification:
-        """Itself, once the search split and what was given for the others could be read."""
-        for split, data in (("search", self.data), ("dev", self.dev), ("test", self.test)):
-            if data is not None:
-                self.examples(split)
-        for split in ("dev", "test"):  # a bad label is found now, and not when the search is over
-            with contextlib.suppress(EmptySplit):
-                for row in self._rows(split):
-                    self._class_number(row)
-        template = Template(self.prompt)
-        if self.split is not None or self.dev is not None or self.test is not None:
-            warn_of_shared(self._rows, lambda row: "".join(template.of(row.values).render(row[self.text])))
-        return self
+    def check_rows(self, split: str) -> None:
+        """Read the labels of a split, which may be too small for `examples`."""
+        for row in self._rows(split):
+            self._class_number(row)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -241,6 +232,9 @@ class Classification(Task):
 
     def _content(self, row: Mapping[str, str]) -> str:
         return row[self.text]
+
+    def _shown_prompt(self, row: Row) -> str:
+        return "".join(Template(self.prompt).of(row.values).render(row[self.text]))
 
     def _class_number(self, row: Row) -> int:
         value = row[self.label]

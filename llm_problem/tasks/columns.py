@@ -5,6 +5,35 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+
+
+def fields(prompt: str) -> tuple[tuple[str, str | None], ...]:
+    """(text, the name between braces that follows it, None at the end) of a prompt; doubled braces are single ones.
+
+    Raises:
+        TypeError: no string.
+        ValueError: braces that do not close, or something else between them than a name.
+    """
+    if not isinstance(prompt, str):
+        raise TypeError(f"the prompt must be a string, got {type(prompt).__name__}")
+    return _fields(prompt)
+
+
+@lru_cache(maxsize=64)  # a prompt is filled for every row
+def _fields(prompt: str) -> tuple[tuple[str, str | None], ...]:
+    try:
+        parts = list(string.Formatter().parse(prompt))
+    except ValueError as error:
+        raise ValueError(
+            f"the prompt cannot be read: {error} (braces that are meant are doubled): {prompt!r}"
+        ) from None
+    if any(name is not None and (not name or form or conversion) for _, name, form, conversion in parts):
+        raise ValueError(
+            f"between braces stands a column's name and nothing else, got {prompt!r} "
+            "(braces that are meant are doubled)"
+        )
+    return tuple((text, name) for text, name, _, _ in parts)
 
 
 @dataclass(frozen=True)
@@ -19,24 +48,13 @@ class ColumnPrompt:
     prompt: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str):
-            raise TypeError(f"the prompt must be a string, got {type(self.prompt).__name__}")
-        try:
-            parts = list(string.Formatter().parse(self.prompt))
-        except ValueError as error:
-            raise ValueError(
-                f"the prompt cannot be read: {error} (braces that are meant are doubled): {self.prompt!r}"
-            ) from None
-        for _, name, form, conversion in parts:
-            if name is not None and (not name or form or conversion):
-                raise ValueError(f"between braces stands a column's name and nothing else, got {self.prompt!r}")
         if not self.columns:
             raise ValueError(f"the prompt must show a column, such as {{question}}, got {self.prompt!r}")
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns it shows, each once."""
-        names = (name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None)
+        names = (name for _, name in fields(self.prompt) if name is not None)
         return tuple(dict.fromkeys(names))
 
     def require(self, *names: str) -> None:
@@ -48,9 +66,7 @@ class ColumnPrompt:
 
     def render(self, row: Mapping[str, str]) -> str:
         """The prompt for a row that has these columns."""
-        return "".join(
-            text + ("" if name is None else row[name]) for text, name, _, _ in string.Formatter().parse(self.prompt)
-        )
+        return "".join(text + ("" if name is None else row[name]) for text, name in fields(self.prompt))
 
     def content(self, row: Mapping[str, str]) -> str:
         """What the prompt shows of a row, for a split by hash: it does not change where the wording around it does."""

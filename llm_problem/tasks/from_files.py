@@ -9,10 +9,15 @@ from typing import Any, Self
 
 from llm_problem.tasks.data import Data, Record
 from llm_problem.tasks.rows import EmptySplit, warn_of_shared
+from llm_problem.tasks.splits import SPLITS
 
 
 class FromFiles:
     """For a task whose first field is `data`, which has `dev` and `test`, and whose `examples(split)` reads a split."""
+
+    def check_rows(self, split: str) -> None:
+        """Read a split that has no source of its own."""
+        self.examples(split)  # type: ignore[attr-defined]
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any) -> Self:
@@ -37,13 +42,17 @@ class FromFiles:
     @classmethod
     def _checked(cls, data: Data, **options: Any) -> Self:
         """A task that could read its search split, and what was given for the others."""
-        task: Any = cls(data, **options)  # type: ignore[call-arg]
-        for split, given in (("search", task.data), ("dev", task.dev), ("test", task.test)):
-            if given is not None:
-                task.examples(split)
-        if task.split is not None or task.dev is not None or task.test is not None:
-            warn_of_shared(task._rows, task._shown_prompt)
-        for split in ("dev", "test"):  # a bad row is found now, and not when the search is over
+        return checked(cls(data, **options))  # type: ignore[call-arg]
+
+
+def checked(task: Any) -> Any:
+    """The task, once all its rows could be read: a bad one is found now, and not when the search is over."""
+    for split in SPLITS:
+        if split == "search" or getattr(task, split) is not None:
+            task.examples(split)
+        else:
             with contextlib.suppress(EmptySplit):
-                task.examples(split)
-        return task
+                task.check_rows(split)
+    if task.split is not None or task.dev is not None or task.test is not None:
+        warn_of_shared(task)
+    return task

@@ -106,12 +106,10 @@ def answers_in(value: str) -> tuple[str, ...]:
         found = json.loads(value)
     except json.JSONDecodeError:
         return (value,)
-    found = found.get("text") if isinstance(found, dict) else found
-    if isinstance(found, str) and value.lstrip().startswith("{"):
-        return (found,)
-    if isinstance(found, list) and any(isinstance(text, str) for text in found):
-        # What is no text becomes an empty one, which is refused with its row.
-        return tuple(dict.fromkeys(text if isinstance(text, str) else "" for text in found))
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+    if isinstance(found, dict):
+        texts = found.get("text")
+        found = [texts] if isinstance(texts, str) else texts
+    if not isinstance(found, list) or (found and not any(isinstance(text, str) for text in found)):
         return (value,)  # such as a number, or a text in brackets
-    return tuple(dict.fromkeys(found))
+    # What is no text becomes an empty one, which is refused with its row.
+    return tuple(dict.fromkeys(text if isinstance(text, str) else "" for text in found))

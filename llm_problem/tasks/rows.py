@@ -93,7 +93,8 @@ def rows_of(
             corrected without moving the row.
 
     Raises:
-        ValueError: another split, a missing column, a `split` column that says something else, or no rows.
+        ValueError: another split, a missing column, a `split` column that says something else.
+        EmptySplit: no rows.
     """
     own = {"dev": task.dev, "test": task.test}.get(require_split(split))
     data = own or task.data
@@ -108,26 +109,22 @@ def rows_of(
     return found
 
 
-def warn_of_shared(rows: Callable[[str], list[Row]], prompt: Callable[[Row], str]) -> None:
-    """Warn of examples, or groups, that stand in two splits: what the data say is done, and said.
-
-    Args:
-        rows: split → its rows, or ValueError where there are none.
-        prompt: row → what the model reads of it.
-    """
+def warn_of_shared(task: Any) -> None:
+    """Warn of examples, or groups, that stand in two splits of a task: what the data say is done, and said."""
     found: dict[str, list[Row]] = {}
     for split in SPLITS:
-        with contextlib.suppress(ValueError):
-            found[split] = rows(split)
+        with contextlib.suppress(EmptySplit):
+            found[split] = task._rows(split)
+    shown = {split: [task._shown_prompt(row) for row in rows] for split, rows in found.items()}
     for first, second in itertools.combinations(found, 2):
-        seen = {prompt(row) for row in found[first]}
-        shared = sum(prompt(row) in seen for row in found[second])
+        seen = set(shown[first])
+        shared = sum(prompt in seen for prompt in shown[second])
         groups = {row.group for row in found[first]} & {row.group for row in found[second]} - {None}
         what = f"{shared} of its {len(found[second])} examples" if shared else f"{len(groups)} of its groups"
         if shared or groups:
             warnings.warn(
                 f"the {second} split shares {what} with the {first} split: a score on one says little of the other",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

@@ -6,11 +6,12 @@ braces is a column of the data. Braces that are meant are doubled; braces in the
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-TEXT, LABEL = "{text}", "{label}"
+from llm_problem.tasks.columns import fields
+
+TEXT, LABEL = "text", "label"
 
 
 @dataclass(frozen=True)
@@ -21,34 +22,17 @@ class Template:
     values: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.template, str):
-            raise TypeError(f"the prompt must be a string, got {type(self.template).__name__}")
-        try:
-            parts = self._parts
-        except ValueError as error:
-            raise ValueError(
-                f"the prompt cannot be read: {error} (braces that are meant are doubled): {self.template!r}"
-            ) from None
-        names = [name for _, name, _, _ in parts if name is not None]
-        if names.count("text") != 1:
-            raise ValueError(f"the prompt must contain {TEXT} exactly once, got {self.template!r}")
-        if names.count("label") > 1:
-            raise ValueError(f"the prompt must contain {LABEL} at most once, got {self.template!r}")
-        if any(name is not None and (not name or form or conversion) for _, name, form, conversion in parts):
-            raise ValueError(
-                "between braces stands a column's name and nothing else (braces that are meant are doubled), got "
-                f"{self.template!r}"
-            )
-
-    @property
-    def _parts(self) -> list[tuple[str, str | None, str | None, str | None]]:
-        return list(string.Formatter().parse(self.template))
+        names = [name for _, name in fields(self.template)]
+        if names.count(TEXT) != 1:
+            raise ValueError(f"the prompt must contain {{{TEXT}}} exactly once, got {self.template!r}")
+        if names.count(LABEL) > 1:
+            raise ValueError(f"the prompt must contain {{{LABEL}}} at most once, got {self.template!r}")
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that it shows beside the text, each once."""
-        names = (name for _, name, _, _ in self._parts if name is not None)
-        return tuple(dict.fromkeys(name for name in names if name not in ("text", "label")))
+        names = (name for _, name in fields(self.template) if name not in (None, TEXT, LABEL))
+        return tuple(dict.fromkeys(names))
 
     def of(self, values: Mapping[str, str]) -> Template:
         """The template of a row that has these columns."""
@@ -56,17 +40,14 @@ class Template:
 
     @property
     def ends_with_label(self) -> bool:
-        return LABEL not in self.template or self.template.endswith(LABEL)
+        names = [name for _, name in fields(self.template)]
+        return LABEL not in names or names[-1] == LABEL
 
     def render(self, text: str) -> tuple[str, str]:
         """(what stands before the label, what stands after it)."""
-        shown = {**self.values, "text": text}
-        sides = ["", ""]
-        side = 0
-        for literal, name, _, _ in self._parts:
-            sides[side] += literal
-            if name == "label":
-                side = 1
-            elif name is not None:
-                sides[side] += shown[name]
-        return sides[0], sides[1]
+        shown = {**self.values, TEXT: text, LABEL: ""}
+        parts = fields(self.template)
+        written = [literal + ("" if name is None else shown[name]) for literal, name in parts]
+        names = [name for _, name in parts]
+        end = names.index(LABEL) + 1 if LABEL in names else len(parts)
+        return "".join(written[:end]), "".join(written[end:])

@@ -18,6 +18,7 @@ TEXT = "The lamp on the head was lit by a keeper who never slept, or so they sai
         ("{text} It was{label}.", ("A It was", "."), False),
         ("{label}: {text}", ("", ": A"), False),
         ("Say {{x}}: {text}", ("Say {x}: A", ""), True),
+        ("{{label}}: {text}", ("{label}: A", ""), True),
     ],
 )
 def test_text_and_label_go_where_the_template_says(template, rendered, ends):
