@@ -26,23 +26,18 @@ class FromFiles:
         Raises:
             ValueError: a file that cannot be read, a missing column, a row that does not fit the task.
         """
-        return cls._checked(Data.of(path), dev=dev, test=test, **options)
+        return checked(cls(Data.of(path), dev=dev, test=test, **options))  # type: ignore[call-arg]
 
     @classmethod
     def from_jsonl(cls, path: str | os.PathLike[str], *, dev: Any = None, test: Any = None, **options: Any) -> Self:
         """From files with a JSON object a line, whatever their names end in; otherwise as `from_csv`."""
         options["dev"], options["test"] = (None if file is None else Data.of(file, "jsonl") for file in (dev, test))
-        return cls._checked(Data.of(path, "jsonl"), **options)
+        return checked(cls(Data.of(path, "jsonl"), **options))  # type: ignore[call-arg]
 
     @classmethod
     def from_records(cls, records: Iterable[Record], **options: Any) -> Self:
         """From dictionaries in memory, or a DataFrame; options as for `from_csv`."""
-        return cls._checked(Data.of(records), **options)
-
-    @classmethod
-    def _checked(cls, data: Data, **options: Any) -> Self:
-        """A task that could read its search split, and what was given for the others."""
-        return checked(cls(data, **options))  # type: ignore[call-arg]
+        return checked(cls(Data.of(records), **options))  # type: ignore[call-arg]
 
 
 def checked(task: Any) -> Any:

@@ -124,7 +124,7 @@ def warn_of_shared(task: Any) -> None:
         if shared or groups:
             warnings.warn(
                 f"the {second} split shares {what} with the {first} split: a score on one says little of the other",
-                stacklevel=5,
+                stacklevel=4,
             )
 
 
