@@ -99,9 +99,10 @@ class Measuring:
         found = [task.scored(values, batch) for values in problem.evaluator.log_probs(X, batch)]
         if not task.text_metrics:
             return found
+        signatures = task.signatures
         corpora = [problem._written.corpus(X[i : i + 1], batch) for i in range(len(X))]
         return [
-            _with_texts(scored, corpus, "loss" in task.objectives)
+            _with_texts(dataclasses.replace(scored, signatures=signatures), corpus, "loss" in task.objectives)
             for scored, corpus in zip(found, corpora, strict=True)
         ]
 

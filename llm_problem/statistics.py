@@ -35,6 +35,7 @@ class Estimate:
     low: float  # ends of the interval
     high: float
     units: int  # drawn independently: examples, windows, or groups of examples
+    signature: str = field(default="", kw_only=True)  # how it is made, where there are several ways (sacrebleu)
 
     def __str__(self) -> str:
         return f"{self.value:.4g} ± {self.error:.2g}, 95% in [{self.low:.4g}, {self.high:.4g}]"
@@ -81,6 +82,7 @@ class Scored:
     corpus: Corpus | None = None
     groups: np.ndarray | None = None
     higher: frozenset[str] = field(default_factory=frozenset)  # metrics of which more is better
+    signatures: Mapping[str, str] = field(default_factory=dict)  # metric → how it is made
 
 
 def bootstrap(scored: Scored, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Estimate]:
@@ -90,7 +92,11 @@ def bootstrap(scored: Scored, *, draws: int = DRAWS, seed: int = 0) -> dict[str,
         ValueError: fewer than two independent units, or arrays that do not fit together.
     """
     values, drawn, units = _drawn([scored], draws, seed)
-    return {name: Estimate(values[0][name], *_spread(drawn[0][name]), units) for name in values[0]}
+    signed = scored.signatures
+    return {
+        name: Estimate(value, *_spread(drawn[0][name]), units, signature=signed.get(name, ""))
+        for name, value in values[0].items()
+    }
 
 
 def compare(before: Scored, after: Scored, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Comparison]:
@@ -104,7 +110,10 @@ def compare(before: Scored, after: Scored, *, draws: int = DRAWS, seed: int = 0)
     for name in values[0]:
         first, second = values[0][name], values[1][name]
         spread = _spread(drawn[1][name] - drawn[0][name])
-        found[name] = Comparison(second - first, *spread, units, first, second, name in before.higher)
+        signature = before.signatures.get(name, "")
+        found[name] = Comparison(
+            second - first, *spread, units, first, second, name in before.higher, signature=signature
+        )
     return found
 
 

@@ -78,6 +78,11 @@ class Task(ABC):
         raise NotImplementedError(f"{self.kind} looks at no texts")
 
     @property
+    def signatures(self) -> dict[str, str]:
+        """Metric → how it is made, for those of which there are several ways (BLEU, F1, a scorer of a user's)."""
+        return {}
+
+    @property
     def functions(self) -> tuple[Callable[..., Any], ...]:
         """Functions of a user's that the task calls; a pickle takes them along by name."""
         return ()
@@ -104,3 +109,10 @@ def check_sizes(task: Any, *others: str) -> None:
             raise ValueError(f"{name} must be an integer of at least 1, or None, got {size!r}")
         # A numpy integer would not survive JSON.
         object.__setattr__(task, name, None if size is None else int(size))
+
+
+def check_flags(task: Any, *names: str) -> None:
+    """Raise ValueError where one of these fields is neither True nor False."""
+    for name in names:
+        if not isinstance(getattr(task, name), bool):
+            raise ValueError(f"{name} must be True or False, got {getattr(task, name)!r}")

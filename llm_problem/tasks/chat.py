@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llm_problem.models.loading import LoadedModel
+from llm_problem.tasks.verbalizer import Prompt
 
 
 def chat_prompt(model: LoadedModel, prompt: str) -> str:
@@ -18,3 +21,37 @@ def chat_prompt(model: LoadedModel, prompt: str) -> str:
         )
     message = [{"role": "user", "content": prompt}]
     return model.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+
+
+def in_chat(model: LoadedModel, prompt: Prompt, chat: bool) -> Prompt:
+    """The prompt as it is, or as a message whose answer is the label.
+
+    Raises:
+        ValueError: a masked model, which holds no conversations.
+    """
+    if not chat:
+        return prompt
+    if model.kind == "masked":
+        raise ValueError(f"{model.name} is a masked model, which answers no messages: leave chat out")
+    return _Message(model, prompt)
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A prompt within the chat template."""
+
+    model: LoadedModel
+    prompt: Prompt
+    opened = True
+
+    @property
+    def template(self) -> str:
+        return self.prompt.template
+
+    @property
+    def ends_with_label(self) -> bool:
+        return self.prompt.ends_with_label
+
+    def render(self, text: str) -> tuple[str, str]:
+        before, after = self.prompt.render(text)
+        return chat_prompt(self.model, before), after

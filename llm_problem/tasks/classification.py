@@ -22,8 +22,9 @@ import torch
 
 from llm_problem.models.loading import LoadedModel
 from llm_problem.statistics import Scored
-from llm_problem.tasks.base import Task, check_sizes
+from llm_problem.tasks.base import Task, check_flags, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
+from llm_problem.tasks.chat import in_chat
 from llm_problem.tasks.data import Data, Record
 from llm_problem.tasks.from_files import checked
 from llm_problem.tasks.rows import Row, check_sources, rows_of
@@ -74,6 +75,8 @@ class Classification(Task):
             arXiv:2102.09690). The bias is that of the moved model, not of the pretrained one, so that loss and
             accuracy are those of the model at x as anyone would use it, and x cannot earn anything by moving the bias.
             It costs one more prompt an evaluation for each text. Whoever uses an exported point must do the same.
+        chat: whether the prompt is put into the tokenizer's chat template, as a user's message. The label then begins
+            the answer, where most models want it without a leading space.
     """
 
     kind: ClassVar[str] = "classification"
@@ -82,7 +85,7 @@ class Classification(Task):
     headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy",)
     amount: ClassVar[float] = 0.7
-    added: ClassVar[tuple[str, ...]] = ("group", "shares", "shots", "prior")
+    added: ClassVar[tuple[str, ...]] = ("group", "shares", "shots", "prior", "chat")
 
     data: Data
     text: str
@@ -100,9 +103,11 @@ class Classification(Task):
     shares: tuple[float, float, float] = SHARES
     shots: int | None = None
     prior: str | tuple[str, ...] | None = None
+    chat: bool = False
 
     def __post_init__(self) -> None:
         Template(self.prompt)
+        check_flags(self, "chat")
         check_sizes(self, "max_length", "shots")
         check_sources(self)
         if self.shots is not None and self.search_size is not None:
@@ -258,7 +263,8 @@ class Classification(Task):
         for text, label, row in self._examples(split, seed):
             builder.start_example(label, row.group)
             try:
-                shortened = write(builder, model.tokenizer, template.of(row.values), text, words, limit)
+                prompt = in_chat(model, template.of(row.values), self.chat)
+                shortened = write(builder, model.tokenizer, prompt, text, words, limit)
             except ValueError as error:
                 raise ValueError(f"{row.where}: {error}") from None
             cut += [row.where] * shortened
@@ -270,7 +276,8 @@ class Classification(Task):
             )
         classes = len(words)
         for number, text in enumerate(self.prior or (), start=1):
-            for_none = template.of(dict.fromkeys(template.columns, text))  # no content in any column
+            # No content in any column.
+            for_none = in_chat(model, template.of(dict.fromkeys(template.columns, text)), self.chat)
             builder.read_for_all(
                 partial(write, builder, model.tokenizer, for_none, text, words, limit), number * classes
             )
@@ -323,6 +330,7 @@ class Classification(Task):
             "task": "classification by label words",
             "data": self.data.label,
             "prompt": self.prompt,
+            **({"chat": True} if self.chat else {}),
             "labels": dict(self._labels),
             **({"prior": list(self.prior)} if self.prior else {}),
             "loss": "cross-entropy over the classes, in nats per example",

@@ -81,6 +81,7 @@ class FilledPrompt:
     row: Mapping[str, str]
     cut: str | None = None
     ends_with_label = True
+    opened = False
 
     @property
     def template(self) -> str:

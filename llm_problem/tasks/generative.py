@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,14 +19,15 @@ import torch
 from llm_problem.generation.choosing import end_tokens
 from llm_problem.generation.decoding import Decoding
 from llm_problem.models.loading import LoadedModel
-from llm_problem.statistics import Scored
-from llm_problem.tasks.base import Task, check_sizes
+from llm_problem.statistics import Corpus, Scored
+from llm_problem.tasks.base import Task, check_flags, check_sizes
 from llm_problem.tasks.batch import Asked, BatchBuilder, TokenBatch
 from llm_problem.tasks.chat import chat_prompt
 from llm_problem.tasks.columns import ColumnPrompt
 from llm_problem.tasks.data import Data
 from llm_problem.tasks.from_files import FromFiles
 from llm_problem.tasks.rows import Row, check_sources, rows_of
+from llm_problem.tasks.scorer import Function, Scorer
 from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.tokens import encode_bare, encode_open, encode_target
 from llm_problem.tasks.verbalizer import continuation
@@ -45,6 +46,12 @@ class GenerativeTask(FromFiles, Task):
         search_size, dev_size, test_size: how many examples, None is all; drawn by the problem's seed for search.
         max_length: longest prompt with reference in tokens (for an encoder-decoder model: longest prompt, and longest
             reference), at most the model's context, which is the default. A longer one is refused.
+        scorer: for the objective "score", the mean of what this function says of each text: (prompts, outputs,
+            references) → (N,) numbers, less being better. Three lists of strings, but that `QuestionAnswering` gives a
+            list of right answers for each prompt, and `Generation` None where it has no references. Or its name
+            "module:function". Outputs are as the model writes them, with the space that a causal model often begins
+            with; a column of lists comes as JSON. A description names the function (see `llm_problem.tasks.scorer`), so
+            that one that other processes are to find must stand in a module.
     """
 
     unit: ClassVar[str] = "nats per token"
@@ -66,6 +73,7 @@ class GenerativeTask(FromFiles, Task):
     max_length: int | None = None
     group: str | None = None
     shares: tuple[float, float, float] = SHARES
+    scorer: Scorer | Function | str | None = None
 
     @property
     def _template(self) -> ColumnPrompt:
@@ -79,18 +87,39 @@ class GenerativeTask(FromFiles, Task):
         """
         check_sizes(self, "max_length")
         check_sources(self)
-        for name in ("chat", "score_end"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        check_flags(self, "chat", "score_end")
         decoding = self.decoding
         values = {"max_new_tokens": decoding.max_new_tokens, "stop": decoding.stop, "sampling_seed": decoding.seed}
         for name, value in {**values, "temperature": decoding.temperature, "top_p": decoding.top_p}.items():
             object.__setattr__(self, name, value)
+        if self.scorer is not None:
+            object.__setattr__(self, "scorer", Scorer.of(self.scorer))
+            for name in ("objectives", "headline", "text_metrics"):  # what there is depends on what was given
+                object.__setattr__(self, name, (*getattr(type(self), name), "score"))
 
     @property
     def decoding(self) -> Decoding:
         """How texts are written."""
         return Decoding(self.max_new_tokens, self.stop, self.temperature, self.top_p, self.sampling_seed)
+
+    @property
+    def _scorer(self) -> Scorer | None:
+        return self.scorer  # type: ignore[return-value]  # once it was checked
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        if self._scorer is None:
+            return {}
+        source = f" sha256:{self._scorer.sha256[:16]}" if self._scorer.sha256 else ""
+        return {"score": self._scorer.function + source}
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        return () if self._scorer is None else (self._scorer.load(),)
+
+    @property
+    def nameless(self) -> str:
+        return "" if self._scorer is None or self._scorer.portable else f"the scorer {self._scorer.function}"
 
     # What each task says of its rows.
 
@@ -140,6 +169,8 @@ class GenerativeTask(FromFiles, Task):
         return stratified(found, lambda example: 0, size, seed if split == "search" else 0)
 
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
+        if self._scorer is not None:
+            self._scorer.load()  # one that may not be called is refused now
         if model.kind == "masked":
             raise ValueError(
                 f"{model.name} is an encoder-only model, which writes no text: {self.kind} needs a causal or an "
@@ -159,7 +190,8 @@ class GenerativeTask(FromFiles, Task):
     def _write_continuation(self, builder: BatchBuilder, model: LoadedModel, asked: Asked) -> None:
         """Prompt and first reference as one sequence of a causal model."""
         tokenizer, prompt = model.tokenizer, asked.prompt
-        ids = encode_bare(tokenizer, prompt) if self.chat else encode_open(tokenizer, prompt)  # a template has its own
+        encode = encode_bare if self.chat else encode_open  # a template has its own tokens to begin with
+        ids = encode(tokenizer, prompt)
         if not ids:
             raise ValueError("the prompt has no tokens: a causal model needs at least one to go on from")
         target = []
@@ -167,7 +199,7 @@ class GenerativeTask(FromFiles, Task):
             before = "" if self.chat or prompt[-1:].isspace() else " "
             by_string = self.score_end and not self.chat and self.stop
             reference = before + asked.references[0] + (self.stop[0] if by_string else "")
-            target = continuation(tokenizer, prompt, ids, reference)
+            target = continuation(tokenizer, prompt, ids, reference, encode)
             target += self._end(model) if self.score_end and not by_string else []
         self._require_fits(model, "prompt and reference have" if target else "the prompt has", len(ids) + len(target))
         sequence = builder.add_sequence([*ids, *target[:-1]])
@@ -219,6 +251,21 @@ class GenerativeTask(FromFiles, Task):
         losses, weights = self.example_losses(log_probs, batch)
         return Scored({"loss": losses}, weights, groups=batch.group, higher=frozenset(self.higher_is_better))
 
+    def _overlaps(self, texts: Sequence[str], batch: TokenBatch) -> Corpus:
+        """The task's own metrics of texts, as `score_texts`."""
+        return lambda numbers: {}
+
+    def _for_scorer(self, batch: TokenBatch) -> list[Any] | None:
+        """The references that a scorer is shown."""
+        return [asked.references[0] for asked in batch.asked]
+
+    def score_texts(self, texts: Sequence[str], batch: TokenBatch) -> Corpus:
+        own = self._overlaps(texts, batch)
+        if self._scorer is None:
+            return own
+        scores = self._scorer([asked.prompt for asked in batch.asked], list(texts), self._for_scorer(batch))
+        return lambda numbers: {**own(numbers), "score": float(scores[numbers].mean())}
+
     def summary(self) -> dict[str, Any]:
         ends = " or ".join(map(repr, self.stop)) or "its end"
         how = "greedy" if not self.temperature else f"drawn at temperature {self.temperature:g}, top_p {self.top_p:g}"
@@ -226,6 +273,8 @@ class GenerativeTask(FromFiles, Task):
             "task": self.kind.replace("-", " "),
             "data": self.data.label,
             "prompt": self._template.prompt,
+            **({"chat": True} if self.chat else {}),
             "loss": "nats per token of the reference" + (" and what ends it" if self.score_end else ""),
             "text": f"{how}, at most {self.max_new_tokens} tokens, until {ends}",
+            **({"signatures": self.signatures} if self.signatures else {}),
         }

@@ -19,6 +19,7 @@ from llm_problem.statistics import Scored
 from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
 from llm_problem.tasks.data import Data
+from llm_problem.tasks.rows import EmptySplit
 from llm_problem.tasks.splits import SHARES, SPLITS, checked_shares, require_split
 from llm_problem.tasks.tokens import affixes, encode_bare
 
@@ -78,7 +79,7 @@ class LanguageModelling(Task):
         """The part of the text that is this split, cut between words.
 
         Raises:
-            ValueError: there is nothing in it.
+            EmptySplit: there is nothing in it.
         """
         whole = dict(self.data.records[0])["text"] if self.data.records else self.data.text()
         first = _word_start(whole, int(len(whole) * self.shares[0]))
@@ -86,7 +87,7 @@ class LanguageModelling(Task):
         start, end = {"search": (0, first), "dev": (first, second), "test": (second, len(whole))}[require_split(split)]
         part = whole[start:end]
         if not part.strip():
-            raise ValueError(f"the {split} part of {self.data.label} is empty: the text has {len(whole)} characters")
+            raise EmptySplit(f"the {split} part of {self.data.label} is empty: the text has {len(whole)} characters")
         return part
 
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
@@ -105,7 +106,7 @@ class LanguageModelling(Task):
         step, overlap = (self._masked_step(model), 0) if masked else (self.window, 1)
         count = (len(ids) - overlap) // step
         if count < 1:
-            raise ValueError(
+            raise EmptySplit(
                 f"the {split} part of {self.data.label} has {len(ids)} tokens, less than one window of {self.window}"
             )
         for number in _spread(count, size, seed if split == "search" else 0).tolist():

@@ -19,8 +19,9 @@ import torch
 
 from llm_problem.models.loading import LoadedModel
 from llm_problem.statistics import Scored
-from llm_problem.tasks.base import Task, check_sizes
+from llm_problem.tasks.base import Task, check_flags, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
+from llm_problem.tasks.chat import in_chat
 from llm_problem.tasks.columns import ColumnPrompt, FilledPrompt
 from llm_problem.tasks.data import Data
 from llm_problem.tasks.from_files import FromFiles
@@ -56,6 +57,8 @@ class MultipleChoice(FromFiles, Task):
         normalised: whether the loss, too, compares scores divided by length.
         cut: a column that is shortened where a prompt with its longest choice passes the model's context; None has
             such a row refused.
+        chat: whether the prompt is put into the tokenizer's chat template, as a user's message that a choice answers;
+            `before` is then often best left empty.
         split, dev, test, search_size, dev_size, test_size, max_length, group, shares: as for `Classification`, but
             that a split by hash goes by the columns that the prompt shows, and a draw is not balanced.
     """
@@ -66,6 +69,7 @@ class MultipleChoice(FromFiles, Task):
     headline: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "accuracy-norm")
     higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy-norm")
     amount: ClassVar[float] = 0.7
+    added: ClassVar[tuple[str, ...]] = ("chat",)
 
     data: Data
     prompt: str
@@ -85,9 +89,11 @@ class MultipleChoice(FromFiles, Task):
     max_length: int | None = None
     group: str | None = None
     shares: tuple[float, float, float] = SHARES
+    chat: bool = False
 
     def __post_init__(self) -> None:
         prompt = ColumnPrompt(self.prompt)
+        check_flags(self, "chat")
         check_sizes(self, "max_length")
         check_sources(self)
         if not isinstance(self.choices, str):
@@ -180,7 +186,7 @@ class MultipleChoice(FromFiles, Task):
             builder.start_example(right, row.group, lengths)
             try:
                 words = [self.before + choice for choice in choices]
-                write(builder, model.tokenizer, filled, filled.text, words, limit)
+                write(builder, model.tokenizer, in_chat(model, filled, self.chat), filled.text, words, limit)
             except ValueError as error:
                 hint = "" if self.cut else "; cut=column shortens one"
                 raise ValueError(f"{row.where}: {error}{hint if 'too long' in str(error) else ''}") from None
@@ -222,6 +228,7 @@ class MultipleChoice(FromFiles, Task):
             "task": "multiple choice",
             "data": self.data.label,
             "prompt": self.prompt,
+            **({"chat": True} if self.chat else {}),
             "choices": self.choices if isinstance(self.choices, str) else list(self.choices),
             "loss": "cross-entropy over the choices' log-probabilities"
             + (f" per {self.length.removesuffix('s')}" if self.normalised else "")

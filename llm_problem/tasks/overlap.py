@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 
+TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none")
+"""Those of sacrebleu's that download nothing."""
 
-def corpus_scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, Callable[[np.ndarray], float]]:
+
+def corpus_scores(
+    texts: Sequence[str], references: Sequence[str], tokenizer: str = TOKENIZERS[0]
+) -> dict[str, Callable[[np.ndarray], float]]:
     """For "bleu" and "chrf": numbers (m,) of some of the texts → their score, 0 to 100.
 
     What a sentence contributes is counted once, so that the scores of many draws of sentences are quick.
 
     Raises:
-        ImportError: sacrebleu is not installed.
+        ImportError: sacrebleu, or what its tokenizer needs, is not installed.
     """
     found: dict[str, Callable[[np.ndarray], float]] = {}
-    for name, metric in _metrics().items():
+    for name, metric in _metrics(tokenizer).items():
         counts = np.array(metric._extract_corpus_statistics(list(texts), [list(references)]))  # (N, counts)
         found[name] = partial(_score, metric, counts)
     return found
@@ -28,10 +33,10 @@ def _score(metric: Any, counts: np.ndarray, numbers: np.ndarray) -> float:
     return float(metric._compute_score_from_stats(counts[numbers].sum(axis=0).tolist()).score)
 
 
-def signatures() -> dict[str, str]:
+def signatures(tokenizer: str = TOKENIZERS[0]) -> dict[str, str]:
     """What sacrebleu says of how each score is made; empty where it is not installed."""
     try:
-        metrics = _metrics()
+        metrics = _metrics(tokenizer)
     except ImportError:
         return {}
     found = {}
@@ -41,9 +46,12 @@ def signatures() -> dict[str, str]:
     return found
 
 
-def _metrics() -> dict[str, Any]:
+def _metrics(tokenizer: str) -> dict[str, Any]:
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError as error:
         raise ImportError("BLEU and chrF need sacrebleu: pip install 'llm-problem[translation]'") from error
-    return {"bleu": BLEU(), "chrf": CHRF()}
+    try:
+        return {"bleu": BLEU(tokenize=tokenizer), "chrf": CHRF()}
+    except RuntimeError as error:
+        raise ImportError(f"the tokenizer {tokenizer!r} is not there: {error}") from error

@@ -16,6 +16,8 @@ from llm_problem.tasks.generative import GenerativeTask
 from llm_problem.tasks.rows import Row
 from llm_problem.tasks.squad import best, exact_match, f1
 
+RULES = "SQuAD v1.1: lower case, no punctuation, no articles; best of the answers; from 0 to 1"
+
 
 @dataclass(frozen=True)
 class QuestionAnswering(GenerativeTask):
@@ -41,6 +43,7 @@ class QuestionAnswering(GenerativeTask):
     text_metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match", "1-f1", "1-em")
     headline: ClassVar[tuple[str, ...]] = ("loss", "f1", "exact_match")
     higher_is_better: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
+    added: ClassVar[tuple[str, ...]] = ("scorer",)
 
     data: Data
     context: str | None
@@ -84,7 +87,14 @@ class QuestionAnswering(GenerativeTask):
                     )
         return found
 
-    def score_texts(self, texts: Sequence[str], batch: TokenBatch) -> Corpus:
+    @property
+    def signatures(self) -> dict[str, str]:
+        return {"f1": RULES, "exact_match": RULES, **super().signatures}
+
+    def _for_scorer(self, batch: TokenBatch) -> list[Any] | None:
+        return [list(asked.references) for asked in batch.asked]
+
+    def _overlaps(self, texts: Sequence[str], batch: TokenBatch) -> Corpus:
         pairs = list(zip(texts, batch.asked, strict=True))
         overlap = np.array([best(f1, text, asked.references) for text, asked in pairs])
         exact = np.array([best(exact_match, text, asked.references) for text, asked in pairs])
@@ -94,10 +104,6 @@ class QuestionAnswering(GenerativeTask):
             return {"f1": f, "exact_match": em, "1-f1": 1 - f, "1-em": 1 - em}
 
         return corpus
-
-    def summary(self) -> dict[str, Any]:
-        rules = "SQuAD v1.1: lower case, no punctuation, no articles; best of the answers; from 0 to 1"
-        return {**super().summary(), "signatures": {"f1": rules, "exact_match": rules}}
 
 
 def answers_in(value: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from llm_problem.tasks.splits import SHARES, SPLITS, checked_shares, require_spl
 
 
 class EmptySplit(ValueError):
-    """The data have no example for a split."""
+    """The data have no example for a split, or too little text."""
 
 
 class FromRows(Protocol):

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-Function = Callable[[list[str], list[str], list[str] | None], Any]
-"""(prompts, outputs, references or None) → (N,) numbers, of which less is better."""
+Function = Callable[[list[str], list[str], list[Any] | None], Any]
+"""(prompts, outputs, references or None) → (N,) numbers, of which less is better; a reference is a text, or a list of
+them for question answering."""
 
 _LOCAL = "local:"
 _known: dict[str, Function] = {}  # those that this process was given, by name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from llm_problem.tasks.columns import fields
 
@@ -20,6 +21,7 @@ class Template:
 
     template: str
     values: Mapping[str, str] = field(default_factory=dict)
+    opened: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         names = [name for _, name in fields(self.template)]

@@ -18,6 +18,11 @@ class Prompt(Protocol):
     def template(self) -> str: ...
     @property
     def ends_with_label(self) -> bool: ...
+    @property
+    def opened(self) -> bool:
+        """Whether it brings the tokens that a text begins with, as a chat template does."""
+        ...
+
     def render(self, text: str) -> tuple[str, str]: ...
 
 
@@ -54,7 +59,8 @@ def _fit_causal(
     """(prompt tokens, tokens of each label), the text cut so that the longest fits into `limit` tokens; was it cut?"""
 
     def write(shown: str) -> tuple[list[int], list[list[int]]]:
-        return _encode_causal(tokenizer, template.render(shown)[0], words)
+        encode = encode_bare if template.opened else encode_open
+        return _encode_causal(tokenizer, template.render(shown)[0], words, encode)
 
     def length(written: tuple[list[int], list[list[int]]]) -> int:
         prompt, answers = written
@@ -87,18 +93,22 @@ def _shortened(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _encode_causal(tokenizer: Any, prompt: str, words: list[str]) -> tuple[list[int], list[list[int]]]:
-    ids = encode_open(tokenizer, prompt)
+def _encode_causal(
+    tokenizer: Any, prompt: str, words: list[str], encode: Callable[[Any, str], list[int]]
+) -> tuple[list[int], list[list[int]]]:
+    ids = encode(tokenizer, prompt)
     if not ids:
         raise ValueError("the prompt has no tokens: a causal model needs at least one to predict from")
-    answers = [continuation(tokenizer, prompt, ids, label) for label in words]
+    answers = [continuation(tokenizer, prompt, ids, label, encode) for label in words]
     _refuse_equal(words, answers)
     return ids, answers
 
 
-def continuation(tokenizer: Any, prompt: str, ids: list[int], label: str) -> list[int]:
-    """The tokens of `label` as they come after `prompt`, whose tokens are `ids`."""
-    whole = encode_open(tokenizer, prompt + label)
+def continuation(
+    tokenizer: Any, prompt: str, ids: list[int], label: str, encode: Callable[[Any, str], list[int]] = encode_open
+) -> list[int]:
+    """The tokens of `label` as they come after `prompt`, whose tokens are `ids`, by `encode`."""
+    whole = encode(tokenizer, prompt + label)
     if whole[: len(ids)] == ids and len(whole) > len(ids):
         return whole[len(ids) :]
     # The tokenizer merges across the border: take the label on its own.

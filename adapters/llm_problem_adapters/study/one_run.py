@@ -14,6 +14,7 @@ from llm_problem.study.config import Study
 from llm_problem.study.runs import Ended, Run, StudyFolder
 from llm_problem.suites import card
 from llm_problem.suites.suite import Entry
+from llm_problem.tasks.rows import EmptySplit
 from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.replaying import replays
 from llm_problem_adapters.restarting import restarting
@@ -121,7 +122,7 @@ def _metrics(problem: Problem, x: np.ndarray, split: str) -> dict[str, float]:
     """Of a split that no optimizer sees; empty where the task has none."""
     try:
         problem.batch(split)
-    except ValueError:
+    except EmptySplit:
         return {}
     return problem.metrics(x, split)
 

@@ -58,6 +58,21 @@ def test_text_scores_are_means_of_the_best_over_the_answers(tiny_gpt2):
     assert corpus(np.array([1, 1]))["f1"] == 1
 
 
+def test_a_scorer_is_shown_all_answers(tiny_gpt2):
+    seen = []
+
+    def score(prompts, outputs, references):
+        seen.append(references)
+        return [float(len(text)) for text in outputs]
+
+    problem = lp.Problem(tiny_gpt2, task_of(scorer=score), LAST, objectives=("score", "1-f1"))
+    F, _, _ = problem.evaluate_all(problem.x0[None])
+    assert F[0, 0] == np.mean([len(text) for text in problem.outputs(problem.x0, "search").outputs])
+    assert seen == [[answers for _, _, answers in ROWS]]
+    signed = problem.estimate(problem.x0, "dev", draws=20)
+    assert signed["f1"].signature.startswith("SQuAD v1.1") and signed["loss"].signature == ""
+
+
 def test_objectives_are_the_metrics_and_draw_each_text_once(tiny_gpt2, monkeypatch):
     problem = lp.Problem(tiny_gpt2, task_of(), LAST, objectives=("1-f1", "loss", "1-em"), constraints={"1-f1": 0.5})
     calls, right = [], problem._written.texts

@@ -13,6 +13,7 @@ import llm_problem as lp
 from llm_problem.tasks import Translation
 from llm_problem.tasks.overlap import corpus_scores
 from tests.llm_problem.subspace_examples import EXAMPLES
+from tests.llm_problem.tasks import scorers
 from tests.llm_problem.tasks.written_by_hand import loss_by_hand, texts_by_hand
 
 PAIRS = [
@@ -129,11 +130,42 @@ def test_the_card_has_the_signatures(tiny_gpt2):
     assert json.loads(json.dumps(card)) == card
 
 
+def test_estimates_and_comparisons_say_how_a_score_is_made(tiny_gpt2):
+    problem = lp.Problem(tiny_gpt2, task_of(bleu_tokenizer="char", scorer=scorers.misses), LAST)
+    before, after = problem.x0, np.ones(problem.dimension)
+    for found in (problem.estimate(before, draws=20), problem.compare(before, after, draws=20)):
+        assert "tok:char" in found["bleu"].signature and found["chrf"].signature.startswith("nrefs:1|")
+        assert found["score"].signature.startswith("tests.llm_problem.tasks.scorers:misses sha256:")
+        assert found["loss"].signature == ""
+
+
+@pytest.mark.parametrize(("given", "asked_of_sacrebleu"), [("zh", "zh"), ("char", "char"), ("none", "none")])
+def test_bleu_counts_the_words_of_the_tokenizer_that_is_asked_for(given, asked_of_sacrebleu, tiny_gpt2):
+    texts, references = ["猫坐在垫子上。", "a man sleeps, here"], ["猫坐在椅子上。", "a man sleeps here"]
+    scores = corpus_scores(texts, references, given)["bleu"](np.arange(2))
+    expected = BLEU(tokenize=asked_of_sacrebleu).corpus_score(texts, [references]).score
+    assert scores == pytest.approx(expected, abs=1e-9)
+    assert scores != pytest.approx(BLEU().corpus_score(texts, [references]).score, abs=1e-3)
+    task = task_of(bleu_tokenizer=given)
+    assert f"tok:{given}" in lp.Problem(tiny_gpt2, task, LAST).card()["signatures"]["bleu"]
+    assert "bleu_tokenizer" not in lp.Problem(tiny_gpt2, task_of(), LAST).spec.to_dict()["task"]  # as ever
+
+
+def test_a_scorer_of_ones_own_goes_with_translations(tiny_gpt2):
+    task = task_of(scorer=scorers.misses)
+    problem = lp.Problem(tiny_gpt2, task, LAST, objectives=("score", "loss", "1-bleu"))
+    looked = problem.outputs(problem.x0, "search")
+    expected = np.mean(scorers.misses(looked.prompts, looked.outputs, [right for (right,) in looked.references]))
+    assert problem.evaluate_all(problem.x0[None])[0][0, 0] == pytest.approx(expected)
+    assert {"score", "bleu", "chrf", "loss"} <= set(problem.metrics(problem.x0, "dev"))
+    assert lp.ProblemSpec.from_json(problem.spec.to_json()).task == task
+
+
 def test_without_sacrebleu_the_loss_works_and_scores_say_what_to_install(problem, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "sacrebleu"]:
         monkeypatch.setitem(sys.modules, name, None)
     assert np.isfinite(problem(problem.x0))
-    assert problem.card()["signatures"] == {}
+    assert "signatures" not in problem.card()
     with pytest.raises(ImportError, match=r"pip install 'llm-problem\[translation\]'"):
         problem.metrics(problem.x0)
 
@@ -158,6 +190,7 @@ def test_looking_at_outputs(problem):
         ({}, {"prompt": "{source"}, "the prompt cannot be read"),
         ({}, {"target": "fr"}, "has no column 'fr'; it has en, de, split"),
         ({}, {"chat": "yes"}, "chat must be True or False, got 'yes'"),
+        ({}, {"bleu_tokenizer": "flores200"}, "bleu_tokenizer must be one of 13a, intl, zh"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_row(change, options, message):
