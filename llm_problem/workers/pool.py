@@ -1,0 +1,345 @@
+"""A pool of processes that evaluate one problem.
+
+Results are in the order of the points, and bitwise those of one process with as many threads: a value depends on no
+other point, and every worker builds the problem from one description. A worker that dies or hangs is replaced.
+
+Libraries were tried for this. pebble 5.2 gives its whole pool up where a worker is killed between two tasks (tried), and
+all its workers share one pipe and its locks; loky's executor is broken once a worker was killed. Here every worker has a
+pipe of its own, so that a death costs what that worker had in hand.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import threading
+import time
+from collections import deque
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+
+from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
+from llm_problem.workers.memory import free_memory, require_room
+from llm_problem.workers.process import Chunk, Worker
+from llm_problem.workers.recipe import recipe_of
+
+TRIES = 2  # workers that a single point may cost before it has failed
+BUILDS = 5  # that are lost one after another, with nothing else heard of, before there is no use in more
+START_SECONDS = 1800.0  # in which a problem is built
+CHUNKS = 4  # a worker gets of a population, so that none waits long for another
+_LOOK = 0.05  # seconds between looks at the memory
+
+
+class Call:
+    """One call of a method for n points: an outcome for each row, as they come."""
+
+    def __init__(self, method: str, X: np.ndarray, options: dict[str, Any]) -> None:
+        self.method, self.X, self.options = method, X, options
+        self.outcomes: list[Any] = [None] * len(X)
+        self.left = len(X)
+
+    @property
+    def done(self) -> bool:
+        return not self.left
+
+    def settle(self, place: int, outcome: Any) -> None:
+        self.outcomes[place] = outcome
+        self.left -= 1
+
+
+class WorkerPool:
+    """Processes on this machine that each hold the problem.
+
+    The first is started and asked for its memory before there are others. Each is started by spawn: a script that uses
+    this does so under `if __name__ == "__main__"`. Weights in safetensors are mapped, and their pages shared; packed
+    copies and kept activations are each worker's own.
+
+    Args:
+        problem: any that can be pickled; a `Problem` travels as its description.
+        workers: processes, at least 1.
+        threads: of each. Losses are those of a single process with this many threads.
+        chunk: points that a worker is given at once; None follows from the number of points and of workers.
+        evaluation_seconds: after which an evaluation is given up, its worker killed and replaced; points go out singly.
+        memory: bytes resident of a worker, past which its evaluation is given up; points go out singly.
+
+    Raises:
+        ValueError: no counts, or a problem that cannot be pickled.
+        NotBuilt: a worker cannot build it.
+        TooManyWorkers: they do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        workers: int,
+        *,
+        threads: int = 1,
+        chunk: int | None = None,
+        evaluation_seconds: float | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self._count, self._threads = _count("workers", workers), _count("threads", threads)
+        self._chunk = None if chunk is None else _count("chunk", chunk)
+        self.problem, self._seconds, self._memory = problem, evaluation_seconds, memory
+        self._recipe = recipe_of(problem)
+        self._basis: str | None = None  # a file for those whose own differs
+        self._workers: list[Worker] = []
+        self._waiting: deque[Chunk] = deque()
+        self._lost_builds, self._closed = 0, False
+        self.replaced = 0  # workers that died or were killed
+        self._lock = threading.RLock()
+        try:
+            self._start_first()
+            self._fill()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def workers(self) -> int:
+        """How many there are to be."""
+        return self._count
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that there are now."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
+    @property
+    def facts(self) -> list[dict[str, Any]]:
+        """What each built worker said of its memory: bytes `rss`, `private` and `peak`."""
+        return [worker.facts for worker in self._workers if worker.ready]
+
+    def resize(self, workers: int) -> None:
+        """Have another number of workers; those that are too many finish what they have in hand.
+
+        Raises:
+            TooManyWorkers: they do not fit into memory.
+        """
+        _count("workers", workers)
+        with self._lock:
+            more = workers - self._count
+            if more > 0 and self.facts:
+                require_room(1 + more, self.facts[0], free_memory())
+            self._count = workers
+            staying = [worker for worker in self._workers if not worker.leaving]
+            for worker in sorted(staying, key=lambda w: w.ready, reverse=True)[workers:]:
+                worker.leaving = True
+                if worker.chunk is None:
+                    self._dismiss(worker)
+            self._fill()
+
+    def wait_built(self) -> None:
+        """Return when every worker has built its problem."""
+        with self._lock:
+            while not all(worker.ready for worker in self._workers):
+                self.pump(1.0)
+
+    def outcomes(self, method: str, X: np.ndarray, **options: Any) -> list[Any]:
+        """Call `problem.method(X, **options)` by chunks.
+
+        Returns:
+            For each row of X (n, d) its part of the answer, or the exception that it ended with: what the problem
+            raised, `TimedOut`, or `Killed` after it cost two workers.
+
+        Raises:
+            NotBuilt: workers that died cannot be replaced.
+            RuntimeError: the pool is closed.
+        """
+        call = self.submit(method, X, **options)
+        while not call.done:
+            self.pump()
+        return call.outcomes
+
+    def submit(self, method: str, X: np.ndarray, **options: Any) -> Call:
+        """Queue a call; `pump` makes it go on."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this pool of workers is closed")
+            call = Call(method, X, options)
+            size = self._size(len(X))
+            for first in range(0, len(X), size):
+                self._waiting.append(Chunk(call, list(range(first, min(first + size, len(X))))))
+            self._hand_out()
+            return call
+
+    def pump(self, seconds: float | None = None) -> None:
+        """Hand out what waits and take what came; return after something came, or after so many seconds."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this pool of workers is closed")
+            try:
+                self._fill()
+                self._hand_out()
+                pipes = {worker.pipe: worker for worker in self._workers}
+                for pipe in wait(list(pipes), self._patience(seconds)):
+                    self._hear(pipes[pipe])
+                self._give_up_late()
+                self._hand_out()
+            except BaseException:  # an interruption: an answer that was half read is lost, and so is who sent it
+                self._abandon()
+                raise
+
+    def close(self) -> None:
+        """End every worker. Closing again does nothing."""
+        self._closed = True
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+        self._waiting.clear()
+        if self._basis is not None:
+            os.unlink(self._basis)
+            self._basis = None
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<WorkerPool of {self._count} for {self.problem!r}>"
+
+    # Inside.
+
+    def _size(self, n: int) -> int:
+        """Points a chunk: values do not depend on it."""
+        if self._seconds is not None or self._memory is not None:
+            return 1
+        return self._chunk or max(1, math.ceil(n / (CHUNKS * self._count)))
+
+    def _start_first(self) -> None:
+        self._workers.append(Worker(self._recipe, self._threads))
+        while not (self._workers and self._workers[0].ready):
+            if not self._workers:  # it was killed
+                self._workers.append(Worker(self._recipe, self._threads))
+            if wait([self._workers[0].pipe], 1.0):
+                self._hear(self._workers[0])
+            self._give_up_late()
+        if self._count > 1:
+            require_room(self._count, self._workers[0].facts, free_memory())
+
+    def _fill(self) -> None:
+        staying = sum(not worker.leaving for worker in self._workers)
+        for _ in range(self._count - staying):
+            self._workers.append(Worker(self._recipe, self._threads))
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if not self._waiting:
+                return
+            if worker.idle:
+                worker.give(self._waiting.popleft(), self._seconds)
+
+    def _patience(self, seconds: float | None) -> float | None:
+        """How long to wait for word."""
+        now, ends = time.monotonic(), [] if seconds is None else [seconds]
+        if self._memory is not None and any(worker.chunk for worker in self._workers):
+            ends.append(_LOOK)
+        ends += [max(0.0, worker.end - now) for worker in self._workers if worker.end is not None]
+        ends += [max(0.0, worker.began + START_SECONDS - now) for worker in self._workers if not worker.ready]
+        return min(ends, default=None)
+
+    def _hear(self, worker: Worker) -> None:
+        try:
+            number, kind, value = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._died(worker)
+            return
+        if kind == "ready":
+            self._built(worker, value)
+            return
+        if not worker.ready:
+            raise NotBuilt(
+                f"the problem was not built in a process of its own: {type(value).__name__}: {value}"
+            ) from value
+        chunk, self._lost_builds = worker.chunk, 0
+        if chunk is None or number != worker.number:
+            return
+        worker.chunk = worker.end = None
+        if worker.leaving:
+            self._dismiss(worker)
+        if kind == "rows":
+            for place, row in zip(chunk.places, value, strict=True):
+                chunk.call.settle(place, row)
+        elif len(chunk.places) > 1:  # whose it is
+            self._again_singly(chunk)
+        else:
+            chunk.call.settle(chunk.places[0], value)
+
+    def _built(self, worker: Worker, facts: dict[str, Any]) -> None:
+        worker.ready, worker.facts, self._lost_builds = True, facts, 0
+        subspace = getattr(self.problem, "subspace", None)
+        if facts["basis"] is None or subspace is None or facts["basis"] == subspace.basis_hash():
+            return
+        if self._basis is not None:
+            raise NotBuilt("a worker has another basis of the subspace than the one in the file it was given")
+        folder = tempfile.mkdtemp(prefix="llm-problem-")  # a decomposition may come out otherwise with other threads
+        path = os.path.join(folder, "basis.safetensors")
+        self.problem.save_basis(path)
+        self._basis, self._recipe = path, recipe_of(self.problem, path)
+        worker.kill()
+        self._workers.remove(worker)
+
+    def _died(self, worker: Worker) -> None:
+        why, chunk, code = worker.death(), worker.chunk, worker.process.exitcode
+        self._remove(worker)
+        if not worker.ready:
+            self._lost_builds += 1
+            if self._lost_builds >= BUILDS or (code is not None and code >= 0):
+                guard = 'a script is imported there: make workers under if __name__ == "__main__"'
+                raise NotBuilt(f"the problem was not built in a process of its own: {why} ({guard})")
+        if chunk is None:
+            return
+        if len(chunk.places) > 1:  # a smaller one may fit, and is blamed with certainty
+            self._again_singly(chunk)
+            return
+        chunk.deaths += 1
+        if chunk.deaths >= TRIES:
+            chunk.call.settle(chunk.places[0], Killed(f"{why}, {chunk.deaths} times with this point"))
+        else:
+            self._waiting.appendleft(chunk)
+
+    def _give_up_late(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            if not worker.ready and now > worker.began + START_SECONDS:
+                raise NotBuilt(f"the problem was not built in {START_SECONDS:g} seconds")
+            if worker.chunk is None or worker.pipe.closed or worker.pipe.poll():
+                continue
+            used = worker.memory() if self._memory is not None else 0
+            if worker.end is not None and now >= worker.end:
+                why: Exception = TimedOut(f"longer than {self._seconds:g} seconds")
+            elif self._memory is not None and used > self._memory:
+                why = Killed(f"its process took {used:,} bytes, more than {self._memory:,}")
+            else:
+                continue
+            chunk = worker.chunk
+            self._remove(worker)
+            chunk.call.settle(chunk.places[0], why)
+
+    def _again_singly(self, chunk: Chunk) -> None:
+        self._waiting.extendleft(Chunk(chunk.call, [place]) for place in reversed(chunk.places))
+
+    def _remove(self, worker: Worker) -> None:
+        self.replaced += 1
+        worker.kill()
+        self._workers.remove(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        worker.kill()
+        self._workers.remove(worker)
+
+    def _abandon(self) -> None:
+        self._waiting.clear()
+        for worker in [worker for worker in self._workers if worker.chunk is not None or not worker.ready]:
+            self._dismiss(worker)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
