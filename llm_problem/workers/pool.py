@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -191,7 +192,7 @@ class WorkerPool:
         self._workers.clear()
         self._waiting.clear()
         if self._basis is not None:
-            os.unlink(self._basis)
+            shutil.rmtree(os.path.dirname(self._basis), ignore_errors=True)
             self._basis = None
 
     def __enter__(self) -> WorkerPool:
@@ -272,6 +273,11 @@ class WorkerPool:
 
     def _built(self, worker: Worker, facts: dict[str, Any]) -> None:
         worker.ready, worker.facts, self._lost_builds = True, facts, 0
+        if self._memory is not None and facts["rss"] > self._memory:
+            raise NotBuilt(
+                "the memory limit is too small for the problem itself: "
+                f"its process took {facts['rss']:,} bytes, more than {self._memory:,}"
+            )
         subspace = getattr(self.problem, "subspace", None)
         if facts["basis"] is None or subspace is None or facts["basis"] == subspace.basis_hash():
             return
