@@ -117,7 +117,7 @@ class Evaluating:
         if method == "evaluate":
             losses, G = self._checked_losses([row], 1), None
         else:
-            losses, G = self._checked_all(*([part] for part in row[:2]), 1)
+            losses, G = self._checked_all([row[0]], [row[1]], 1)
         good = np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))
         return Found(losses, np.where(good, "ok", "non-finite"), G)
 

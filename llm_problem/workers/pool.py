@@ -3,9 +3,9 @@
 Results are in the order of the points, and bitwise those of one process with as many threads: a value depends on no
 other point, and every worker builds the problem from one description. A worker that dies or hangs is replaced.
 
-Libraries were tried for this. pebble 5.2 gives its whole pool up where a worker is killed between two tasks (tried), and
-all its workers share one pipe and its locks; loky's executor is broken once a worker was killed. Here every worker has a
-pipe of its own, so that a death costs what that worker had in hand.
+Libraries were weighed for this. pebble 5.2 gives its whole pool up where a worker is killed between two tasks (tried),
+and all its workers share one pipe and its locks; loky's executor is broken once a worker was killed. Here every worker
+has a pipe of its own, so that a death costs what that worker had in hand.
 """
 
 from __future__ import annotations
@@ -175,9 +175,9 @@ class WorkerPool:
             try:
                 self._fill()
                 self._hand_out()
-                pipes = {worker.pipe: worker for worker in self._workers}
-                for pipe in wait(list(pipes), self._patience(seconds)):
-                    self._hear(pipes[pipe])
+                ready = wait([worker.pipe for worker in self._workers], self._patience(seconds))
+                for worker in [worker for worker in self._workers if worker.pipe in ready]:
+                    self._hear(worker)
                 self._give_up_late()
                 self._hand_out()
             except BaseException:  # an interruption: an answer that was half read is lost, and so is who sent it

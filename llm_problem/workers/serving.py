@@ -33,6 +33,7 @@ def serve(pipe: Any, recipe: bytes, threads: int) -> None:
             number, method, X, options = pipe.recv()
         except (EOFError, OSError):
             return
+        answer: tuple[Any, str, Any]
         try:
             answer = (number, "rows", rows_of(getattr(problem, method), method, X, options))
             pickle.dumps(answer)
