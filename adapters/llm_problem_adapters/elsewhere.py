@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_problem.workers import Pooled, WorkerPool
+from llm_problem.workers import Pooled, WorkerPool, pool_of
 from llm_problem_adapters.limits import Apart, Limits
 
 
@@ -38,8 +38,6 @@ def evaluated_elsewhere(problem: Any, limits: Limits, workers: Any) -> Apart | P
         return Apart(problem, limits) if limits.needs_process else None
     if not hasattr(workers, "outcomes"):
         return _Own(WorkerPool(problem, workers, evaluation_seconds=limits.evaluation_seconds, memory=limits.memory))
-    if workers.problem is not problem:
-        raise ValueError(f"these workers evaluate {workers.problem!r}, not {problem!r}: make a pool of the problem")
     if limits.of_one:
         raise ValueError("a pool has its own limits of one evaluation: give them where it is made")
-    return _Lent(workers)
+    return _Lent(pool_of(problem, workers))

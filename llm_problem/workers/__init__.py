@@ -2,6 +2,6 @@
 
 from llm_problem.workers.errors import Killed, NotBuilt, TimedOut, TooManyWorkers
 from llm_problem.workers.pool import WorkerPool
-from llm_problem.workers.pooled import Pooled
+from llm_problem.workers.pooled import Pooled, pool_of
 
-__all__ = ["Killed", "NotBuilt", "Pooled", "TimedOut", "TooManyWorkers", "WorkerPool"]
+__all__ = ["Killed", "NotBuilt", "Pooled", "TimedOut", "TooManyWorkers", "WorkerPool", "pool_of"]

@@ -10,6 +10,7 @@ has a pipe of its own, so that a death costs what that worker had in hand.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -200,6 +201,10 @@ class WorkerPool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # it may not have come to have workers
+            self.close()
 
     def __repr__(self) -> str:
         return f"<WorkerPool of {self._count} for {self.problem!r}>"

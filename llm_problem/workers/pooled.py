@@ -7,6 +7,21 @@ from typing import Any
 import numpy as np
 
 
+def pool_of(problem: Any, workers: Any) -> Any:
+    """The pool that `workers` is, or one of so many processes.
+
+    Raises:
+        ValueError: no count, or a pool of another problem.
+    """
+    if not hasattr(workers, "outcomes"):
+        from llm_problem.workers.pool import WorkerPool
+
+        return WorkerPool(problem, workers)
+    if workers.problem is not problem:
+        raise ValueError(f"these workers evaluate {workers.problem!r}, not {problem!r}: make a pool of the problem")
+    return workers
+
+
 class Pooled:
     """As the problem, in the same bits, but evaluated by a pool.
 

@@ -1,5 +1,6 @@
 """Workers: values in order and whole, whatever becomes of the processes; and nothing is left of them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,10 +54,8 @@ def test_workers_are_killed_every_moment_and_nothing_is_lost(leaves_nothing):
         def kill():
             while not over.wait(0.5):
                 pids = pool.pids
-                try:
+                with contextlib.suppress(ProcessLookupError, ValueError):
                     os.kill(pids[rng.integers(len(pids))], signal.SIGKILL)
-                except (ProcessLookupError, ValueError):
-                    pass
 
         killer = threading.Thread(target=kill)
         killer.start()
