@@ -14,6 +14,7 @@ from llm_problem.cli import main
 from llm_problem.records import RunRecord
 from llm_problem_adapters import list_optimizers, minimize, replays, takes_gradients
 from llm_problem_adapters.faults.objectives import Misbehaving
+from tests.llm_problem.workers.problems import Limited
 
 NAME = "tiny-gpt2-prose-lora-xs-d32-v1"
 GENERATIONAL = [
@@ -21,7 +22,7 @@ GENERATIONAL = [
     for name in ("cma", *list_optimizers(), "nevergrad:TwoPointsDE", "pymoo:PSO", "pymoo:ES")
     if ":" not in name or name in ("nevergrad:TwoPointsDE", "pymoo:PSO", "pymoo:ES")
 ]
-BUDGET = 40
+BUDGET = 20
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,10 @@ def test_every_optimizer_runs_as_in_one_process(name, problem, pool):
 
 
 def test_any_number_of_workers_gives_one_run_and_one_record(problem, pool, tmp_path):
-    expected = minimize(problem, "genetic-algorithm", 100, seed=2, record=tmp_path / "0")
+    expected = minimize(problem, "genetic-algorithm", 60, seed=2, record=tmp_path / "0")
     for k in (1, 2, 4):
         pool.resize(k)
-        same(minimize(problem, "genetic-algorithm", 100, seed=2, record=tmp_path / str(k), workers=pool), expected)
+        same(minimize(problem, "genetic-algorithm", 60, seed=2, record=tmp_path / str(k), workers=pool), expected)
     pool.resize(2)
     rows = []
     for k in (0, 1, 2, 4):
@@ -76,11 +77,11 @@ def test_a_run_goes_on_with_another_number_of_workers(problem, pool, tmp_path):
 
 def test_races_minibatches_and_constraints_go_through_workers(problem, pool):
     same(
-        minimize(problem, "genetic-algorithm", 60, race=True, workers=pool),
-        minimize(problem, "genetic-algorithm", 60, race=True),
+        minimize(problem, "genetic-algorithm", 40, race=True, workers=pool, population=10),
+        minimize(problem, "genetic-algorithm", 40, race=True, population=10),
     )
-    limited = problem.minimising("loss", constraints={"norm": 0.5})
-    result, expected = (minimize(limited, "cma", 40, workers=workers) for workers in (1, None))
+    limited = Limited()
+    result, expected = (minimize(limited, "cma", 40, workers=workers) for workers in (2, None))
     same(result, expected)
     assert result.violations.tobytes() == expected.violations.tobytes()
     with pytest.raises(ValueError, match="make a pool of the problem"):
@@ -93,7 +94,7 @@ def test_races_minibatches_and_constraints_go_through_workers(problem, pool):
     ("deed", "status", "limits"), [("is killed", "failed", {}), ("hangs", "timed out", {"evaluation_seconds": 0.5})]
 )
 def test_what_misbehaves_in_a_worker_is_recorded_and_the_rest_is_whole(deed, status, limits):
-    problem = Misbehaving(deed, one_in=17)
+    problem = Misbehaving(deed, one_in=9)
     result = minimize(problem, "random-search", 40, batch_size=20, workers=2, keep_x=True, limits=limits)
     spoilt = np.array([problem.spoilt(x) for x in result.X])
     assert 1 <= spoilt.sum() < 10
@@ -156,7 +157,7 @@ def test_pymoo_evaluates_a_generation_over_workers(problem, pool):
 
 
 def test_the_command_runs_with_workers_as_without(tmp_path, capsys):
-    words = ["run", NAME, "--optimizer", "cma", "pymoo:DE", "--budget", "30"]
+    words = ["run", NAME, "--optimizer", "cma", "--budget", "20"]
     losses = []
     for more in ([], ["--workers", "2"]):
         out = tmp_path / str(len(losses))
@@ -167,6 +168,4 @@ def test_the_command_runs_with_workers_as_without(tmp_path, capsys):
         losses.append([(row["best_loss"], row["loss"]) for row in rows])
     assert losses[0] == losses[1]
     assert main([*words, "--workers", "0"]) == 2
-    assert main([*words, "--workers", "100000", "--out", str(tmp_path / "many")]) == 2
-    assert not (tmp_path / "many").exists()
-    assert "100000 workers do not fit into memory: of this problem" in capsys.readouterr().err
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err

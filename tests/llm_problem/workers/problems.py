@@ -30,6 +30,15 @@ class Square:
         return [os.getpid()] * len(X)
 
 
+class Limited(Square):
+    """With a constraint that half of the points break."""
+
+    constraints = (("first", 0.0),)
+
+    def evaluate_all(self, X):
+        return self.evaluate(X)[:, None], X[:, :1].copy(), np.full(len(X), "ok")
+
+
 class Marked(Square):
     """Where the first number of x is above 2 the process is killed, hangs, or takes memory; below −2 it raises."""
 
