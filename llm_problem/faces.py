@@ -57,8 +57,8 @@ class Faces:
         Args:
             batch: decides the run where the optimizer has as many `num_workers`; how many `workers` there are does not.
             workers: processes that share the points, ended by `shutdown`; or a pool of this problem's. None: here.
-            asynchronous: hand out each loss as it comes, in whatever order: no worker waits, and no run repeats. Workers
-                are needed for it, and `batch` is not used.
+            asynchronous: hand out each loss as it comes, in whatever order: no worker waits, and no run repeats. It
+                needs workers, and `batch` is not used.
         """
         problem = cast("Problem", self)
         if workers is None:
