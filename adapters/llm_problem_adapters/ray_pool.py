@@ -1,7 +1,7 @@
 """Workers on a Ray cluster: `minimize(problem, …, workers=RayPool(problem, 8, address="head:6379"))`.
 
-An actor on each place builds the problem from its description and keeps it; points travel inline, a few kB a chunk. Calls
-are made at most once and actors are not restarted by Ray: whose call an error ends is known here, and given again here.
+An actor on each place builds the problem from its description and keeps it; points travel inline, a few kB a chunk.
+Calls are made at most once and Ray restarts no actor: whose call an error ends is known here, and given again here.
 """
 
 from __future__ import annotations
@@ -57,14 +57,15 @@ class _Actor:
     """One actor as the driver sees it."""
 
     def __init__(self, handle: Any) -> None:
-        self.handle, self.ready, self.chunk = handle, False, None
+        self.handle, self.ready = handle, False
+        self.chunk: Chunk | None = None
         self.began = time.monotonic()
         self.end: float | None = None
         self.reference: Any = handle.build.remote()  # of what it is at
         self.facts: dict[str, Any] = {}
 
     def give(self, chunk: Chunk, seconds: float | None) -> None:
-        self.chunk: Chunk | None = chunk
+        self.chunk = chunk
         self.end = None if seconds is None else time.monotonic() + seconds * len(chunk.places)
         self.reference = self.handle.rows.remote(chunk.call.method, chunk.call.X[chunk.places], chunk.call.options)
 
@@ -253,8 +254,8 @@ class RayPool:
         self._lost_builds = 0
         if not actor.ready:
             if kind == "error":
-                error, node = value
-                raise NotBuilt(f"the problem was not built on {node}: {type(error).__name__}: {error}") from error
+                why, node = value
+                raise NotBuilt(f"the problem was not built on {node}: {type(why).__name__}: {why}") from why
             self._require_same_basis(value)
             actor.ready, actor.facts = True, value
             return

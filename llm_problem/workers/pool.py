@@ -218,20 +218,23 @@ class WorkerPool:
         return self._chunk or max(1, math.ceil(n / (CHUNKS * self._count)))
 
     def _start_first(self) -> None:
-        self._workers.append(Worker(self._recipe, self._threads))
+        self._workers.append(self._new())
         while not (self._workers and self._workers[0].ready):
             if not self._workers:  # it was killed
-                self._workers.append(Worker(self._recipe, self._threads))
+                self._workers.append(self._new())
             if wait([self._workers[0].pipe], 1.0):
                 self._hear(self._workers[0])
             self._give_up_late()
         if self._count > 1:
             require_room(self._count, self._workers[0].facts, free_memory())
 
+    def _new(self) -> Worker:
+        return Worker(self._recipe, self._threads)
+
     def _fill(self) -> None:
         staying = sum(not worker.leaving for worker in self._workers)
         for _ in range(self._count - staying):
-            self._workers.append(Worker(self._recipe, self._threads))
+            self._workers.append(self._new())
 
     def _hand_out(self) -> None:
         for worker in self._workers:
