@@ -95,7 +95,7 @@ def test_an_address_that_does_not_answer_is_told_in_time():
         silent.listen()
         began = time.monotonic()
         with pytest.raises(
-            ConnectionError, match="something listens at .*, but no Ray cluster answered within 3 seconds"
+            ConnectionError, match=r"something listens at .*, but no Ray cluster answered within 3 seconds"
         ):
             require_answer(f"127.0.0.1:{port}", 3)
         assert time.monotonic() - began < 10

@@ -62,8 +62,9 @@ def measured(options: Any) -> list[dict[str, Any]]:
         "evaluations a second: this process with 1 and 2 threads, workers with 1 thread each", highlight=False
     )
     for model in options.models:
-        for layers in options.layers:
-            problem = problem_of(model, layers or _all(model), options.sentences)
+        there = _all(model)
+        for layers in dict.fromkeys(0 if k >= there else k for k in options.layers):
+            problem = problem_of(model, layers or there, options.sentences)
             losses: dict[str, np.ndarray] = {}
             for kind, workers in pools(not options.no_ray):
                 found = rate(problem, kind, workers, options.points, options.rounds)
