@@ -29,7 +29,7 @@ from llm_problem.workers.process import Chunk, Worker
 from llm_problem.workers.recipe import recipe_of
 
 TRIES = 2  # workers that a single point may cost before it has failed
-BUILDS = 5  # that are lost one after another, with nothing else heard of, before there is no use in more
+BUILDS = 5  # workers lost one after another while they build, with none that is built, before it is given up
 START_SECONDS = 1800.0  # in which a problem is built
 CHUNKS = 4  # a worker gets of a population, so that none waits long for another
 _LOOK = 0.05  # seconds between looks at the memory
@@ -303,7 +303,8 @@ class WorkerPool:
         self._remove(worker)
         if not worker.ready:
             self._lost_builds += 1
-            if self._lost_builds >= BUILDS or (code is not None and code >= 0):
+            none_left = not any(other.ready for other in self._workers)
+            if (self._lost_builds >= BUILDS and none_left) or (code is not None and code >= 0):
                 guard = 'a script is imported there: make workers under if __name__ == "__main__"'
                 raise NotBuilt(f"the problem was not built in a process of its own: {why} ({guard})")
         if chunk is None:
