@@ -12,7 +12,7 @@ import torch
 import llm_problem as lp
 from llm_problem.workers import WorkerPool
 
-LORA = {"rank": 4}
+RANK = 4
 
 
 def problem_of(model: str, layers: int, sentences: int) -> Any:
@@ -20,7 +20,7 @@ def problem_of(model: str, layers: int, sentences: int) -> Any:
     from llm_problem.suites.named import IT_WAS, prose, sentiment
 
     task = prose(4, 32) if model.startswith("tiny") else sentiment(sentences, IT_WAS, (" terrible", " great"))
-    return lp.Problem(model, task, lp.subspaces.LoRAXS(layers=layers, **LORA))
+    return lp.Problem(model, task, lp.subspaces.LoRAXS(rank=RANK, layers=layers))
 
 
 def pools(ray: bool) -> list[tuple[str, int]]:

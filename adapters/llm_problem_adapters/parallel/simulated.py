@@ -87,12 +87,13 @@ def serve_sleepers(address: str, seconds: float, started: Connection) -> None:
     turn = 0
     while True:
         patience = max(_TICK, due[0][0] - time.monotonic()) if due else None
-        for ready in wait([socket, *pipes], patience):
+        arrived: list[Any] = list(wait([socket, *pipes], patience))
+        for ready in arrived:
             if ready is socket:
                 pipes.append(listener.accept())
                 continue
             try:
-                number, _, X, _ = ready.recv()  # type: ignore[union-attr]
+                number, _, X, _ = ready.recv()
             except (EOFError, OSError):
                 pipes.remove(ready)
                 continue
