@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
-from llm_problem.workers.serving import end_with, sendable
+from llm_problem.workers.serving import end_with_driver, sendable
 from llm_problem_adapters.options import integer, positive
 
 METHODS = ("evaluate", "evaluate_all", "race", "value_and_grad")
@@ -188,7 +186,7 @@ def _serve(pipe: Any, pickled: bytes, threads: int | None) -> None:
     """The other process: build the problem, answer calls until nobody asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that drives the run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_driver()
     if threads is not None:
         import torch
 

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from llm_problem.workers.calls import Call, Chunk
 from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
-from llm_problem.workers.pool import BUILDS, CHUNKS, START_SECONDS, TRIES, Call
-from llm_problem.workers.process import Chunk
+from llm_problem.workers.patience import Patience
+from llm_problem.workers.pool import CHUNKS, START_SECONDS, TRIES
 from llm_problem.workers.recipe import recipe_of
-from llm_problem.workers.serving import LIBRARIES, build, rows_of, sendable
+from llm_problem.workers.serving import build, rows_of, sendable
+from llm_problem.workers.starting import LIBRARIES
 from llm_problem_adapters.options import integer, positive
 from llm_problem_adapters.ray_cluster import connect, first_line
 
@@ -111,7 +113,7 @@ class RayPool:
         self._count, self._threads = integer("workers", workers, 1), integer("threads", threads, 1)
         self._chunk = None if chunk is None else integer("chunk", chunk, 1)
         self._seconds = None if evaluation_seconds is None else positive("evaluation_seconds", evaluation_seconds)
-        self.problem, self.replaced, self._lost_builds, self._closed = problem, 0, 0, False
+        self.problem, self.replaced, self._patience, self._closed = problem, 0, Patience(), False
         self._recipe = recipe_of(problem)
         self._actors: list[_Actor] = []
         self._waiting: deque[Chunk] = deque()
@@ -170,8 +172,7 @@ class RayPool:
         self._require_open()
         call = Call(method, X, options)
         size = 1 if self._seconds is not None else self._chunk or max(1, math.ceil(len(X) / (CHUNKS * self._count)))
-        for first in range(0, len(X), size):
-            self._waiting.append(Chunk(call, list(range(first, min(first + size, len(X))))))
+        self._waiting.extend(call.chunks(size))
         self._hand_out()
         return call
 
@@ -183,7 +184,7 @@ class RayPool:
             self._hand_out()
             busy = {actor.reference: actor for actor in self._actors if actor.reference is not None}
             if busy:
-                for reference in ray.wait(list(busy), num_returns=1, timeout=self._patience(seconds))[0]:
+                for reference in ray.wait(list(busy), num_returns=1, timeout=self._wait_for(seconds))[0]:
                     self._hear(busy[reference])
             self._give_up_late()
             self._hand_out()
@@ -238,7 +239,7 @@ class RayPool:
             if self._waiting and actor.ready and actor.chunk is None:
                 actor.give(self._waiting.popleft(), self._seconds)
 
-    def _patience(self, seconds: float | None) -> float | None:
+    def _wait_for(self, seconds: float | None) -> float | None:
         now, ends = time.monotonic(), [] if seconds is None else [seconds]
         ends += [max(0.0, actor.end - now) for actor in self._actors if actor.end is not None]
         ends += [max(0.0, actor.began + START_SECONDS - now) for actor in self._actors if not actor.ready]
@@ -251,7 +252,7 @@ class RayPool:
         except RayActorError as error:
             self._died(actor, f"the actor that evaluated is gone: {first_line(error)}")
             return
-        self._lost_builds = 0
+        self._patience.alive()
         if not actor.ready:
             if kind == "error":
                 why, node = value
@@ -266,7 +267,7 @@ class RayPool:
             for place, row in zip(chunk.places, value, strict=True):
                 chunk.call.settle(place, row)
         elif len(chunk.places) > 1:  # whose it is
-            self._again_singly(chunk)
+            self._waiting.extendleft(reversed(chunk.singly()))
         else:
             chunk.call.settle(chunk.places[0], value)
 
@@ -281,14 +282,12 @@ class RayPool:
         chunk = actor.chunk
         self.replaced += 1
         self._remove(actor)
-        if not actor.ready:
-            self._lost_builds += 1
-            if self._lost_builds >= BUILDS:
-                raise NotBuilt(f"the problem was not built in an actor: {why}")
+        if not actor.ready and self._patience.over(True, any(other.ready for other in self._actors)):
+            raise NotBuilt(f"the problem was not built in an actor: {why}")
         if chunk is None:
             return
         if len(chunk.places) > 1:
-            self._again_singly(chunk)
+            self._waiting.extendleft(reversed(chunk.singly()))
             return
         chunk.deaths += 1
         if chunk.deaths >= TRIES:
@@ -306,9 +305,6 @@ class RayPool:
                 self.replaced += 1
                 self._remove(actor)
                 chunk.call.settle(chunk.places[0], TimedOut(f"longer than {self._seconds:g} seconds"))
-
-    def _again_singly(self, chunk: Chunk) -> None:
-        self._waiting.extendleft(Chunk(chunk.call, [place]) for place in reversed(chunk.places))
 
     def _remove(self, actor: _Actor) -> None:
         with contextlib.suppress(RayError, ValueError):  # it may be gone

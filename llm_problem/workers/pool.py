@@ -23,33 +23,17 @@ from typing import Any
 
 import numpy as np
 
+from llm_problem.workers.calls import Call, Chunk
 from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
 from llm_problem.workers.memory import free_memory, require_room
-from llm_problem.workers.process import Chunk, Worker
+from llm_problem.workers.patience import Patience
+from llm_problem.workers.process import Worker
 from llm_problem.workers.recipe import recipe_of
 
 TRIES = 2  # workers that a single point may cost before it has failed
-BUILDS = 5  # workers lost one after another while they build, with none that is built, before it is given up
 START_SECONDS = 1800.0  # in which a problem is built
 CHUNKS = 4  # a worker gets of a population, so that none waits long for another
 _LOOK = 0.05  # seconds between looks at the memory
-
-
-class Call:
-    """One call of a method for n points: an outcome for each row, as they come."""
-
-    def __init__(self, method: str, X: np.ndarray, options: dict[str, Any]) -> None:
-        self.method, self.X, self.options = method, X, options
-        self.outcomes: list[Any] = [None] * len(X)
-        self.left = len(X)
-
-    @property
-    def done(self) -> bool:
-        return not self.left
-
-    def settle(self, place: int, outcome: Any) -> None:
-        self.outcomes[place] = outcome
-        self.left -= 1
 
 
 class WorkerPool:
@@ -90,9 +74,9 @@ class WorkerPool:
         self._basis: str | None = None  # a file for those whose own differs
         self._workers: list[Worker] = []
         self._waiting: deque[Chunk] = deque()
-        self._lost_builds, self._closed = 0, False
+        self._patience, self._closed = Patience(), False
         self.replaced = 0  # workers that died or were killed
-        self._lock = threading.RLock()
+        self._lock, self._asking = threading.RLock(), deque[None]()  # the second: for those who want the first
         try:
             self._start_first()
             self._fill()
@@ -118,11 +102,17 @@ class WorkerPool:
     def resize(self, workers: int) -> None:
         """Have another number of workers; those that are too many finish what they have in hand.
 
+        Any thread may call it while another waits for outcomes; it returns when a worker has answered there.
+
         Raises:
             TooManyWorkers: they do not fit into memory.
+            RuntimeError: the pool is closed.
         """
-        _count("workers", workers)
+        workers = _count("workers", workers)
+        self._asking.append(None)
         with self._lock:
+            self._asking.pop()
+            self._require_open()
             more = workers - self._count
             if more > 0 and self.facts:
                 require_room(1 + more, self.facts[0], free_memory())
@@ -159,24 +149,22 @@ class WorkerPool:
     def submit(self, method: str, X: np.ndarray, **options: Any) -> Call:
         """Queue a call; `pump` makes it go on."""
         with self._lock:
-            if self._closed:
-                raise RuntimeError("this pool of workers is closed")
+            self._require_open()
             call = Call(method, X, options)
-            size = self._size(len(X))
-            for first in range(0, len(X), size):
-                self._waiting.append(Chunk(call, list(range(first, min(first + size, len(X))))))
+            self._waiting.extend(call.chunks(self._size(len(X))))
             self._hand_out()
             return call
 
     def pump(self, seconds: float | None = None) -> None:
         """Hand out what waits and take what came; return after something came, or after so many seconds."""
+        if self._asking:  # a lock goes to who is quickest, which is the one that has just let go of it
+            time.sleep(0.001)
         with self._lock:
-            if self._closed:
-                raise RuntimeError("this pool of workers is closed")
+            self._require_open()
             try:
                 self._fill()
                 self._hand_out()
-                ready = wait([worker.pipe for worker in self._workers], self._patience(seconds))
+                ready = wait([worker.pipe for worker in self._workers], self._wait_for(seconds))
                 for worker in [worker for worker in self._workers if worker.pipe in ready]:
                     self._hear(worker)
                 self._give_up_late()
@@ -211,6 +199,10 @@ class WorkerPool:
 
     # Inside.
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this pool of workers is closed")
+
     def _size(self, n: int) -> int:
         """Points a chunk: values do not depend on it."""
         if self._seconds is not None or self._memory is not None:
@@ -243,7 +235,7 @@ class WorkerPool:
             if worker.idle:
                 worker.give(self._waiting.popleft(), self._seconds)
 
-    def _patience(self, seconds: float | None) -> float | None:
+    def _wait_for(self, seconds: float | None) -> float | None:
         """How long to wait for word."""
         now, ends = time.monotonic(), [] if seconds is None else [seconds]
         if self._memory is not None and any(worker.chunk for worker in self._workers):
@@ -265,7 +257,8 @@ class WorkerPool:
             raise NotBuilt(
                 f"the problem was not built in a process of its own: {type(value).__name__}: {value}"
             ) from value
-        chunk, self._lost_builds = worker.chunk, 0
+        self._patience.alive()
+        chunk = worker.chunk
         if chunk is None or number != worker.number:
             return
         worker.chunk = worker.end = None
@@ -275,12 +268,13 @@ class WorkerPool:
             for place, row in zip(chunk.places, value, strict=True):
                 chunk.call.settle(place, row)
         elif len(chunk.places) > 1:  # whose it is
-            self._again_singly(chunk)
+            self._waiting.extendleft(reversed(chunk.singly()))
         else:
             chunk.call.settle(chunk.places[0], value)
 
     def _built(self, worker: Worker, facts: dict[str, Any]) -> None:
-        worker.ready, worker.facts, self._lost_builds = True, facts, 0
+        worker.ready, worker.facts = True, facts
+        self._patience.alive()
         if self._memory is not None and facts["rss"] > self._memory:
             raise NotBuilt(
                 "the memory limit is too small for the problem itself: "
@@ -299,18 +293,16 @@ class WorkerPool:
         self._workers.remove(worker)
 
     def _died(self, worker: Worker) -> None:
-        why, chunk, code = worker.death(), worker.chunk, worker.process.exitcode
+        why, chunk = worker.death(), worker.chunk
         self._remove(worker)
-        if not worker.ready:
-            self._lost_builds += 1
-            none_left = not any(other.ready for other in self._workers)
-            if (self._lost_builds >= BUILDS and none_left) or (code is not None and code >= 0):
-                guard = 'a script is imported there: make workers under if __name__ == "__main__"'
-                raise NotBuilt(f"the problem was not built in a process of its own: {why} ({guard})")
+        if not worker.ready and self._patience.over(worker.was_killed, any(other.ready for other in self._workers)):
+            guard = 'a script is imported there: make workers under if __name__ == "__main__"'
+            hint = "" if worker.was_killed else f" ({guard})"
+            raise NotBuilt(f"the problem was not built in a process of its own: {why}{hint}")
         if chunk is None:
             return
         if len(chunk.places) > 1:  # a smaller one may fit, and is blamed with certainty
-            self._again_singly(chunk)
+            self._waiting.extendleft(reversed(chunk.singly()))
             return
         chunk.deaths += 1
         if chunk.deaths >= TRIES:
@@ -335,9 +327,6 @@ class WorkerPool:
             chunk = worker.chunk
             self._remove(worker)
             chunk.call.settle(chunk.places[0], why)
-
-    def _again_singly(self, chunk: Chunk) -> None:
-        self._waiting.extendleft(Chunk(chunk.call, [place]) for place in reversed(chunk.places))
 
     def _remove(self, worker: Worker) -> None:
         self.replaced += 1

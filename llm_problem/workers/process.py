@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_problem.workers.calls import Chunk
 from llm_problem.workers.serving import serve
+from llm_problem.workers.starting import context
 
-_context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
-
-
-@dataclass(eq=False)
-class Chunk:
-    """Rows of a call that one worker evaluates together."""
-
-    call: Any
-    places: list[int]
-    deaths: int = 0  # of workers that had this in hand, a single point
+LOST = 255  # exit code of a process whose fork server was killed
 
 
 @dataclass(eq=False)
@@ -42,8 +34,9 @@ class Worker:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.pipe, theirs = _context.Pipe()
-        self.process = _context.Process(target=serve, args=(theirs, self.recipe, self.threads), daemon=True)
+        way = context()
+        self.pipe, theirs = way.Pipe()
+        self.process = way.Process(target=serve, args=(theirs, self.recipe, self.threads), daemon=True)
         self.process.start()
         theirs.close()
         self.began = time.monotonic()
@@ -74,6 +67,12 @@ class Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended it; or its fork server, in which case nobody knows."""
+        code = self.process.exitcode
+        return code is None or code < 0 or code == LOST
 
     def death(self) -> str:
         """Why it is gone."""

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from typing import Any
 
 from llm_problem.workers.memory import own_memory
-
-LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from llm_problem.workers.starting import LIBRARIES
 
 
 def serve(pipe: Any, recipe: bytes, threads: int) -> None:
     """Answer calls (number, method, X, options) by (number, "rows", rows) or (number, "error", exception)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that drives the run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_driver()
     try:
         problem, facts = build(recipe, threads)
     except Exception as error:
@@ -58,6 +58,9 @@ def build(recipe: bytes, threads: int) -> tuple[Any, dict[str, Any]]:
 
 
 def _pin(threads: int) -> None:
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)  # of those that were loaded before the variables were set
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 
@@ -79,11 +82,20 @@ def rows_of(function: Callable[..., Any], method: str, X: Any, options: dict[str
     return list(zip(*found, strict=True)) if several else list(found)
 
 
-def end_with(parent: int) -> None:
-    """Do not outlive a parent that was killed."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+def end_with_driver() -> None:
+    """Have this process end with the one that asked for it, and with the fork server between them, if they are killed.
+
+    A thread looks for both; where the driver forks a process that lives on, the driver's own pipe does not tell.
+    """
+    driver, parent = multiprocessing.parent_process(), os.getppid()
+    signs = [] if driver is None else [driver.sentinel]
+
+    def watch() -> None:
+        while os.getppid() == parent and not wait(signs, 1.0):
+            """Nothing has happened."""
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def sendable(error: Exception) -> Exception:

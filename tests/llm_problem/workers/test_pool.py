@@ -14,6 +14,7 @@ import pytest
 
 from llm_problem.workers import Killed, NotBuilt, Pooled, TimedOut, TooManyWorkers, WorkerPool
 from llm_problem.workers.memory import free_memory, require_room
+from llm_problem_adapters.faults.left_over import processes, shared_memory
 from tests.llm_problem.workers.problems import Marked, NeverBuilt, Square, TooLarge
 
 
@@ -21,15 +22,10 @@ from tests.llm_problem.workers.problems import Marked, NeverBuilt, Square, TooLa
 def leaves_nothing():
     """No process of ours, not even a zombie, and no shared memory, is there afterwards that was not before."""
 
-    def there():
-        children = psutil.Process().children(recursive=True)
-        ours = {child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())}
-        return ours, set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-
-    before = there()
+    before = processes(), shared_memory()
     yield
-    assert there()[0] <= before[0]
-    assert there()[1] <= before[1]
+    assert processes() <= before[0]
+    assert shared_memory() <= before[1]
 
 
 def drawn(n, dimension=3, seed=0):
