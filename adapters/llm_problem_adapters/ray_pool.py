@@ -10,16 +10,16 @@ import contextlib
 import math
 import socket
 import time
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from llm_problem.workers.calls import Call, Chunk
-from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
+from llm_problem.workers.errors import NotBuilt, TimedOut
 from llm_problem.workers.patience import Patience
-from llm_problem.workers.pool import CHUNKS, START_SECONDS, TRIES
+from llm_problem.workers.pool import CHUNKS, START_SECONDS
+from llm_problem.workers.queueing import Queue
 from llm_problem.workers.recipe import recipe_of
 from llm_problem.workers.serving import build, rows_of, sendable
 from llm_problem.workers.starting import LIBRARIES
@@ -116,7 +116,7 @@ class RayPool:
         self.problem, self.replaced, self._patience, self._closed = problem, 0, Patience(), False
         self._recipe = recipe_of(problem)
         self._actors: list[_Actor] = []
-        self._waiting: deque[Chunk] = deque()
+        self._waiting = Queue()
         self._own = connect(address, positive("connect_seconds", connect_seconds), math.ceil(self._count * cpus))
         try:
             self._require_place({"CPU": cpus, "GPU": gpus, **(resources or {})})
@@ -151,7 +151,7 @@ class RayPool:
         self._count = integer("workers", workers, 1)
         for actor in self._actors[self._count :]:
             if actor.chunk is not None:
-                self._waiting.appendleft(actor.chunk)
+                self._waiting.put_back(actor.chunk)
             self._remove(actor)
         self._fill()
 
@@ -172,7 +172,7 @@ class RayPool:
         self._require_open()
         call = Call(method, X, options)
         size = 1 if self._seconds is not None else self._chunk or max(1, math.ceil(len(X) / (CHUNKS * self._count)))
-        self._waiting.extend(call.chunks(size))
+        self._waiting.add(call, size)
         self._hand_out()
         return call
 
@@ -237,7 +237,7 @@ class RayPool:
     def _hand_out(self) -> None:
         for actor in self._actors:
             if self._waiting and actor.ready and actor.chunk is None:
-                actor.give(self._waiting.popleft(), self._seconds)
+                actor.give(self._waiting.take(), self._seconds)
 
     def _wait_for(self, seconds: float | None) -> float | None:
         now, ends = time.monotonic(), [] if seconds is None else [seconds]
@@ -263,13 +263,7 @@ class RayPool:
         chunk, actor.chunk, actor.end = actor.chunk, None, None
         if chunk is None:
             return
-        if kind == "rows":
-            for place, row in zip(chunk.places, value, strict=True):
-                chunk.call.settle(place, row)
-        elif len(chunk.places) > 1:  # whose it is
-            self._waiting.extendleft(reversed(chunk.singly()))
-        else:
-            chunk.call.settle(chunk.places[0], value)
+        self._waiting.answered(chunk, kind, value)
 
     def _require_same_basis(self, facts: dict[str, Any]) -> None:
         if facts["basis"] is not None and facts["basis"] != self.problem.subspace.basis_hash():
@@ -284,16 +278,7 @@ class RayPool:
         self._remove(actor)
         if not actor.ready and self._patience.over(True, any(other.ready for other in self._actors)):
             raise NotBuilt(f"the problem was not built in an actor: {why}")
-        if chunk is None:
-            return
-        if len(chunk.places) > 1:
-            self._waiting.extendleft(reversed(chunk.singly()))
-            return
-        chunk.deaths += 1
-        if chunk.deaths >= TRIES:
-            chunk.call.settle(chunk.places[0], Killed(f"{why}, {chunk.deaths} times with this point"))
-        else:
-            self._waiting.appendleft(chunk)
+        self._waiting.killed(chunk, why)
 
     def _give_up_late(self) -> None:
         now = time.monotonic()
@@ -304,7 +289,7 @@ class RayPool:
                 chunk = actor.chunk
                 self.replaced += 1
                 self._remove(actor)
-                chunk.call.settle(chunk.places[0], TimedOut(f"longer than {self._seconds:g} seconds"))
+                self._waiting.failed(chunk, TimedOut(f"longer than {self._seconds:g} seconds"))
 
     def _remove(self, actor: _Actor) -> None:
         with contextlib.suppress(RayError, ValueError):  # it may be gone

@@ -37,6 +37,7 @@ class Chunk:
     call: Call
     places: list[int]
     deaths: int = 0  # of workers that had this in hand, a single point
+    why: str = ""  # the last of them is gone
 
     def singly(self) -> list[Chunk]:
         """A chunk for each of its rows."""

@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from llm_problem.workers.calls import Call, Chunk
+from llm_problem.workers.calls import Call
 from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
 from llm_problem.workers.memory import free_memory, require_room
 from llm_problem.workers.patience import Patience
 from llm_problem.workers.process import Worker
+from llm_problem.workers.queueing import Queue
 from llm_problem.workers.recipe import recipe_of
 
-TRIES = 2  # workers that a single point may cost before it has failed
 START_SECONDS = 1800.0  # in which a problem is built
 CHUNKS = 4  # a worker gets of a population, so that none waits long for another
 _LOOK = 0.05  # seconds between looks at the memory
@@ -73,7 +73,7 @@ class WorkerPool:
         self._recipe = recipe_of(problem)
         self._basis: str | None = None  # a file for those whose own differs
         self._workers: list[Worker] = []
-        self._waiting: deque[Chunk] = deque()
+        self._waiting = Queue()
         self._patience, self._closed = Patience(), False
         self.replaced = 0  # workers that died or were killed
         self._lock, self._asking = threading.RLock(), deque[None]()  # the second: for those who want the first
@@ -151,7 +151,7 @@ class WorkerPool:
         with self._lock:
             self._require_open()
             call = Call(method, X, options)
-            self._waiting.extend(call.chunks(self._size(len(X))))
+            self._waiting.add(call, self._size(len(X)))
             self._hand_out()
             return call
 
@@ -233,7 +233,7 @@ class WorkerPool:
             if not self._waiting:
                 return
             if worker.idle:
-                worker.give(self._waiting.popleft(), self._seconds)
+                worker.give(self._waiting.take(), self._seconds)
 
     def _wait_for(self, seconds: float | None) -> float | None:
         """How long to wait for word."""
@@ -264,13 +264,7 @@ class WorkerPool:
         worker.chunk = worker.end = None
         if worker.leaving:
             self._dismiss(worker)
-        if kind == "rows":
-            for place, row in zip(chunk.places, value, strict=True):
-                chunk.call.settle(place, row)
-        elif len(chunk.places) > 1:  # whose it is
-            self._waiting.extendleft(reversed(chunk.singly()))
-        else:
-            chunk.call.settle(chunk.places[0], value)
+        self._waiting.answered(chunk, kind, value)
 
     def _built(self, worker: Worker, facts: dict[str, Any]) -> None:
         worker.ready, worker.facts = True, facts
@@ -299,16 +293,7 @@ class WorkerPool:
             guard = 'a script is imported there: make workers under if __name__ == "__main__"'
             hint = "" if worker.was_killed else f" ({guard})"
             raise NotBuilt(f"the problem was not built in a process of its own: {why}{hint}")
-        if chunk is None:
-            return
-        if len(chunk.places) > 1:  # a smaller one may fit, and is blamed with certainty
-            self._waiting.extendleft(reversed(chunk.singly()))
-            return
-        chunk.deaths += 1
-        if chunk.deaths >= TRIES:
-            chunk.call.settle(chunk.places[0], Killed(f"{why}, {chunk.deaths} times with this point"))
-        else:
-            self._waiting.appendleft(chunk)
+        self._waiting.killed(chunk, why)
 
     def _give_up_late(self) -> None:
         now = time.monotonic()
@@ -326,7 +311,7 @@ class WorkerPool:
                 continue
             chunk = worker.chunk
             self._remove(worker)
-            chunk.call.settle(chunk.places[0], why)
+            self._waiting.failed(chunk, why)
 
     def _remove(self, worker: Worker) -> None:
         self.replaced += 1

@@ -169,3 +169,19 @@ def test_the_command_runs_with_workers_as_without(tmp_path, capsys):
     assert losses[0] == losses[1]
     assert main([*words, "--workers", "0"]) == 2
     assert "--workers must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_search_examples_drawn_anew_are_the_same_ones_for_workers():
+    """A minibatch has a number, which follows from the evaluations spent and travels with the points."""
+    rows = [{"text": f"line {i} of {'good' if i % 2 else 'bad'} news", "label": i % 2} for i in range(60)]
+    task = lp.tasks.Classification.from_records(
+        rows, text="text", label="label", prompt="{text}:", labels={0: " a", 1: " the"}, search_size=8
+    )
+    problem = lp.Problem("tiny-gpt2", task, lp.subspaces.LoRAXS(rank=2, layers=1), minibatch=4)
+    options = {"seed": 2, "batch_size": 8, "generalisation": {"resample": 10, "choose": "dev", "every": 20}}
+    expected = minimize(problem, "cma", 60, **options)
+    assert len({problem.evaluate(problem.x0[None], sample=k)[0] for k in range(6)}) > 1  # they do differ
+    for workers in (1, 2):
+        found = minimize(problem, "cma", 60, workers=workers, **options)
+        same(found, expected)
+        assert found.generalisation.history.equals(expected.generalisation.history)

@@ -134,7 +134,7 @@ def killed_workers(folder: Path, budget: int, every: float, seconds: float, resi
         f"{'those of the serial run' if same else 'NOT those of the serial run'}; {len(left)} processes left over"
     )
     tried = f"{done.kills} kills in {took:.0f} s, {done.building} of workers that were building"
-    named = f"a worker killed every {every:g} s of a run"
+    named = "workers killed all through a run"
     if resize:
-        tried, named = f"{tried}; {done.resized} sizes", f"{named}, the pool resized at every second kill"
+        tried, named = f"{tried}; {done.resized} new sizes", f"{named}, and the pool resized meanwhile"
     return [Figure(named, tried, found, same and whole and not left and done.kills > 0)]
