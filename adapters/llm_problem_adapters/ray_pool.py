@@ -119,7 +119,8 @@ class RayPool:
         self._waiting = Queue()
         self._own = connect(address, positive("connect_seconds", connect_seconds), math.ceil(self._count * cpus))
         try:
-            self._require_place({"CPU": cpus, "GPU": gpus, **(resources or {})})
+            self._takes = {"CPU": cpus, "GPU": gpus, **(resources or {})}
+            self._require_place(self._count)
             variables = {name: str(self._threads) for name in LIBRARIES}
             self._kind = ray.remote(Holder).options(
                 num_cpus=cpus,
@@ -147,8 +148,16 @@ class RayPool:
         return [actor.facts for actor in self._actors if actor.ready]
 
     def resize(self, workers: int) -> None:
-        """Have another number of actors; what one that goes has in hand is given to another."""
-        self._count = integer("workers", workers, 1)
+        """Have another number of actors; what one that goes has in hand is given to another.
+
+        Raises:
+            NotBuilt: the cluster has no place for them.
+            RuntimeError: the pool is closed.
+        """
+        workers = integer("workers", workers, 1)
+        self._require_open()
+        self._require_place(workers)
+        self._count = workers
         for actor in self._actors[self._count :]:
             if actor.chunk is not None:
                 self._waiting.put_back(actor.chunk)
@@ -157,6 +166,7 @@ class RayPool:
 
     def wait_built(self) -> None:
         """Return when every actor has built its problem."""
+        self._require_open()
         while not all(actor.ready for actor in self._actors):
             self.pump(1.0)
 
@@ -220,13 +230,13 @@ class RayPool:
         if self._closed:
             raise RuntimeError("this pool of workers is closed")
 
-    def _require_place(self, wanted: Mapping[str, float]) -> None:
+    def _require_place(self, workers: int) -> None:
         there = ray.cluster_resources()
-        for name, amount in wanted.items():
-            fit = int(there.get(name, 0) / amount) if amount > 0 else self._count
-            if fit < self._count:
+        for name, amount in self._takes.items():
+            fit = int(there.get(name, 0) / amount) if amount > 0 else workers
+            if fit < workers:
                 raise NotBuilt(
-                    f"{self._count} workers of {amount:g} {name} each do not fit into this cluster, which has "
+                    f"{workers} workers of {amount:g} {name} each do not fit into this cluster, which has "
                     f"{there.get(name, 0):g} {name} in all: {fit} do"
                 )
 

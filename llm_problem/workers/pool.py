@@ -26,6 +26,7 @@ import numpy as np
 from llm_problem.workers.calls import Call
 from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
 from llm_problem.workers.memory import free_memory, require_room
+from llm_problem.workers.options import count, seconds
 from llm_problem.workers.patience import Patience
 from llm_problem.workers.process import Worker
 from llm_problem.workers.queueing import Queue
@@ -52,7 +53,7 @@ class WorkerPool:
         memory: bytes resident of a worker, past which its evaluation is given up; points go out singly.
 
     Raises:
-        ValueError: no counts, or a problem that cannot be pickled.
+        ValueError: no counts or limits, or a problem that cannot be pickled.
         NotBuilt: a worker cannot build it.
         TooManyWorkers: they do not fit into memory.
     """
@@ -67,9 +68,11 @@ class WorkerPool:
         evaluation_seconds: float | None = None,
         memory: int | None = None,
     ) -> None:
-        self._count, self._threads = _count("workers", workers), _count("threads", threads)
-        self._chunk = None if chunk is None else _count("chunk", chunk)
-        self.problem, self._seconds, self._memory = problem, evaluation_seconds, memory
+        self._count, self._threads = count("workers", workers), count("threads", threads)
+        self._chunk = None if chunk is None else count("chunk", chunk)
+        self._seconds = None if evaluation_seconds is None else seconds("evaluation_seconds", evaluation_seconds)
+        self._memory = None if memory is None else count("memory", memory)
+        self.problem = problem
         self._recipe = recipe_of(problem)
         self._basis: str | None = None  # a file for those whose own differs
         self._workers: list[Worker] = []
@@ -108,7 +111,7 @@ class WorkerPool:
             TooManyWorkers: they do not fit into memory.
             RuntimeError: the pool is closed.
         """
-        workers = _count("workers", workers)
+        workers = count("workers", workers)
         self._asking.append(None)
         with self._lock:
             self._asking.pop()
@@ -127,6 +130,7 @@ class WorkerPool:
     def wait_built(self) -> None:
         """Return when every worker has built its problem."""
         with self._lock:
+            self._require_open()
             while not all(worker.ready for worker in self._workers):
                 self.pump(1.0)
 
@@ -326,9 +330,3 @@ class WorkerPool:
         self._waiting.clear()
         for worker in [worker for worker in self._workers if worker.chunk is not None or not worker.ready]:
             self._dismiss(worker)
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)

@@ -12,10 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from llm_problem.workers import Killed, NotBuilt, Pooled, TimedOut, TooManyWorkers, WorkerPool
-from llm_problem.workers.memory import free_memory, require_room
+from llm_problem.workers import Killed, Pooled, TimedOut, WorkerPool
 from llm_problem_adapters.faults.left_over import processes, shared_memory
-from tests.llm_problem.workers.problems import Marked, NeverBuilt, Square, TooLarge
+from tests.llm_problem.workers.problems import Marked, Square, TooLarge
 
 
 @pytest.fixture
@@ -113,32 +112,6 @@ def test_workers_come_and_go_in_the_middle(leaves_nothing):
             pool.pump()
         assert len(pool.pids) == 1
     assert call.outcomes == Square().evaluate(X).tolist()
-
-
-def test_what_cannot_be_built_or_sent_or_counted_is_said(leaves_nothing):
-    with pytest.raises(NotBuilt, match="FileNotFoundError: no such model here"):
-        WorkerPool(NeverBuilt(), 2)
-    hooked = Square()
-    hooked.hook = lambda: None
-    with pytest.raises(ValueError, match="cannot be pickled"):
-        WorkerPool(hooked, 2)
-    for bad in (0, -1, 1.5, True, "2"):
-        with pytest.raises(ValueError, match="workers must be an integer of at least 1"):
-            WorkerPool(Square(), bad)
-    with pytest.raises(TooManyWorkers, match=r"1000000 workers do not fit into memory: of this problem \d+ do"):
-        WorkerPool(Square(), 1_000_000)
-
-
-def test_so_many_fit_as_the_first_one_leaves_room_for(tmp_path):
-    require_room(5, {"peak": 10}, 40)
-    with pytest.raises(TooManyWorkers, match="6 workers do not fit into memory: of this problem 5 do"):
-        require_room(6, {"peak": 10}, 49)
-    (tmp_path / "memory.max").write_text("3000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    (tmp_path / "memory.stat").write_text("anon 700\ninactive_file 500\n")
-    assert free_memory(tmp_path) == 1500  # a container's own limit, less what is used, but for what can be dropped
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_memory(tmp_path) > 1500
 
 
 def test_an_interruption_leaves_a_pool_that_can_be_used_or_closed(leaves_nothing):
