@@ -1,16 +1,16 @@
 """Workers on Ray: the serial run to the bit, and faults that are nobody else's affair."""
 
+import contextlib
 import os
 import signal
 import socket
-import threading
 import time
 
 import numpy as np
 import psutil
 import pytest
 
-from llm_problem.workers import Killed, NotBuilt, Pooled, TimedOut
+from llm_problem.workers import Killed, NotBuilt, TimedOut
 from llm_problem_adapters import minimize
 from tests.llm_problem.workers.problems import Marked, NeverBuilt, Square
 
@@ -46,23 +46,20 @@ def test_a_run_is_the_serial_one_for_any_number_of_actors():
     assert ray.is_initialized()  # the cluster was there before
 
 
-def test_actors_are_killed_every_moment_and_nothing_is_lost():
-    X, over, rng = drawn(150), threading.Event(), np.random.default_rng(0)
-    with RayPool(Square(seconds=0.02), 2) as pool:
-
-        def kill():
-            while not over.wait(1.0):
-                for pid in [each["pid"] for each in pool.facts][: rng.integers(3)]:
-                    if psutil.pid_exists(pid):
-                        os.kill(pid, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        found = Pooled(pool).evaluate(X)
-        over.set()
-        killer.join()
-        assert pool.replaced
-    assert found.tobytes() == Square().evaluate(X).tobytes()
+def test_actors_are_killed_in_the_middle_and_nothing_is_lost():
+    X = drawn(100)
+    with RayPool(Square(seconds=0.02), 2, chunk=5) as pool:
+        call = pool.submit("evaluate", X)
+        for left in (80, 50, 20):
+            while call.left > left:
+                pool.pump(0.5)
+            for pid in [each["pid"] for each in pool.facts][:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        while not call.done:
+            pool.pump()
+        assert pool.replaced >= 2
+    assert np.array(call.outcomes).tobytes() == Square().evaluate(X).tobytes()
 
 
 def test_what_kills_hangs_or_raises_is_the_affair_of_its_own_point():
@@ -82,6 +79,17 @@ def test_what_cannot_be_built_or_has_no_place_is_said():
         RayPool(NeverBuilt(), 2)
     with pytest.raises(NotBuilt, match="2 workers of 1 GPU each do not fit into this cluster, which has 0 GPU"):
         RayPool(Square(), 2, gpus=1)
+    for bad in (0, -1, 1.5, "a"):
+        with pytest.raises(ValueError, match="workers must be an integer of at least 1, got"):
+            RayPool(Square(), bad)
+    problem = Square()
+    with RayPool(problem, 1) as pool:
+        with pytest.raises(NotBuilt, match="1000 workers of 1 CPU each do not fit into this cluster"):
+            pool.resize(1000)
+        with pytest.raises(ValueError, match="make a pool of the problem"):
+            minimize(Square(), "cma", 40, workers=pool)
+    with pytest.raises(RuntimeError, match="this pool of workers is closed"):
+        minimize(problem, "cma", 40, workers=pool)
 
 
 def test_an_address_that_does_not_answer_is_told_in_time():
