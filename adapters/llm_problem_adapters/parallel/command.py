@@ -1,38 +1,36 @@
-"""`python -m llm_problem_adapters.parallel [workers] [simulated]`: what `make bench-parallel` runs."""
+"""`python -m llm_problem_adapters.parallel [PART …]`: what `make bench-parallel` runs; tables in Markdown."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from llm_problem.study.console import table_console
 from llm_problem_adapters.faults.objectives import Free
-from llm_problem_adapters.minimize import minimize
-from llm_problem_adapters.parallel.measuring import pools, problem_of, rate
-from llm_problem_adapters.parallel.model import Costs, throughput
-from llm_problem_adapters.parallel.simulated import SimulatedPool
+from llm_problem_adapters.parallel.comparing import DIMENSION, real, simulated_costs, simulated_rate
+from llm_problem_adapters.parallel.measuring import has_ray, layers_of, memory, one_cluster, problem_of, rates
+from llm_problem_adapters.parallel.model import throughput
 
-PARTS = ("workers", "simulated")
 SIMULATED = (1, 2, 4, 16, 64, 256, 1000)
-DIMENSION = 128
+WAITING = 0.02  # seconds of an evaluation that waits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write what was asked for; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m llm_problem_adapters.parallel")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' or '.join(PARTS)}; both by default")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--models", nargs="+", default=["tiny-gpt2", "smollm2-135m"], metavar="NAME")
     parser.add_argument("--layers", nargs="+", type=int, default=[1, 4, 0], metavar="K", help="last layers, 0 for all")
     parser.add_argument("--sentences", type=int, default=32, metavar="N", help="search examples of a real model")
-    parser.add_argument("--points", type=int, default=32, metavar="N", help="of a generation (default 32)")
+    parser.add_argument("--points", type=int, default=32, metavar="N", help="of a round at most (default 32)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of which the fastest counts (default 3)")
     parser.add_argument("--no-ray", action="store_true", help="leave Ray out")
+    parser.add_argument("--real", nargs="+", type=int, default=[1, 2, 4], metavar="K", help="workers for the formula")
     parser.add_argument("--workers", nargs="+", type=int, default=SIMULATED, metavar="K", help="simulated ones")
     parser.add_argument("--populations", nargs="+", type=int, default=[64, 1024, 8192], metavar="P", help="simulated")
     parser.add_argument("--evaluation", type=float, default=0.1, metavar="S", help="simulated seconds (default 0.1)")
@@ -42,114 +40,105 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"unknown part {', '.join(unknown)}: there are {', '.join(PARTS)}")
     figures: dict[str, Any] = {}
-    if "workers" in (options.parts or PARTS):
-        figures["workers"] = measured(options)
-    if "simulated" in (options.parts or PARTS):
-        figures["simulated"] = simulated(options)
-        if options.picture:
-            from llm_problem_adapters.parallel.picture import draw
+    for part in [name for name in PARTS if name in (options.parts or PARTS)]:
+        began = time.perf_counter()
+        figures[part] = PARTS[part](options)
+        print(f"{part}: {time.perf_counter() - began:.0f} s\n", file=sys.stderr, flush=True)
+        if options.json:
+            Path(options.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    if options.picture and "simulated" in figures:
+        from llm_problem_adapters.parallel.picture import draw
 
-            draw(figures["simulated"], options.picture)
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        draw(figures["simulated"], options.picture)
     return 0
 
 
-def measured(options: Any) -> list[dict[str, Any]]:
-    """One row for each problem and contestant, printed as it comes."""
-    console, rows = table_console(), []
-    console.print(
-        "evaluations a second: this process with 1 and 2 threads, workers with 1 thread each", highlight=False
-    )
-    for model in options.models:
-        there = _all(model)
-        for layers in dict.fromkeys(0 if k >= there else k for k in options.layers):
-            problem = problem_of(model, layers or there, options.sentences)
-            losses: dict[str, np.ndarray] = {}
-            for kind, workers in pools(not options.no_ray):
-                found = rate(problem, kind, workers, options.points, options.rounds)
-                losses[f"{kind} {workers}"] = found.pop("losses")
-                same = bool(np.array_equal(losses[f"{kind} {workers}"], losses["here 1"]))
-                found |= {"model": model, "layers": layers or "all", "same_bits": same}
-                rows.append(found)
-                memory = ", ".join(
-                    f"{each['private'] / 1e6:.0f} of {each['rss'] / 1e6:.0f} MB" for each in found.get("memory", ())
-                )
-                line = f"{model:14} {found['layers']!s:>4} {kind:>10} {workers}: {found['rate']:9.2f}/s"
-                line += f", bits {'as' if same else 'not as'} here with 1 thread"
-                console.print(
-                    line + (f"; own {memory}; started in {found['start']:.1f} s" if memory else ""), highlight=False
-                )
-            problem.close()
+def workers(options: Any) -> list[dict[str, Any]]:
+    """Evaluations a second of one process and of workers, one row for each problem."""
+    ray, rows = has_ray() and not options.no_ray, []
+    names = ["1 thread", "2 threads", *(f"{k} {kind}" for kind in ("local", *(["Ray"] if ray else [])) for k in (1, 2))]
+    _row("evaluations a second", *names, "same bits as 1 thread")
+    _row(*["---"] * (len(names) + 2))
+    with one_cluster(ray):
+        for model in options.models:
+            for layers in layers_of(model, options.layers):
+                problem = problem_of(model, layers, options.sentences)
+                named = f"{model}, {f'last {layers}' if layers else 'all'}"
+                found = [
+                    {"model": model, "layers": layers, **row}
+                    for row in rates(problem, ray, options.points, options.rounds)
+                ]
+                of_one = found[0]["rate"]
+                cells = [f"{row['rate']:.4g} ({row['rate'] / of_one:.2f}×)" for row in found]
+                apart = [name for name, row in zip(names, found, strict=True) if not row["same"]]
+                _row(named, *cells, f"all but {', '.join(apart)}" if apart else "all")
+                problem.close()
+                rows += [{"model": model, "layers": layers, **row} for row in found]
     return rows
 
 
-def _all(model: str) -> int:
-    from llm_problem.models.loading import load_model
+def memories(options: Any) -> list[dict[str, Any]]:
+    """What one and two workers take."""
+    rows = []
+    _row("last layer searched", "workers", "resident, each", "its own", "all, and the fork server")
+    _row(*["---"] * 5)
+    for model in options.models:
+        problem = problem_of(model, 1, options.sentences)
+        for k in (1, 2):
+            rows.append({"model": model, **memory(problem, k)})
+            megabytes = [f"{rows[-1][name] / 1e6:,.0f} MB" for name in ("rss", "private", "all")]
+            _row(model, str(k), *megabytes)
+        problem.close()
+    return rows
 
-    return load_model(model).layers
+
+def formula(options: Any) -> list[dict[str, Any]]:
+    """Real workers beside the formula."""
+    rows = []
+    _row("evaluations a second (the formula's)", "an evaluation", *(f"{k} workers" for k in options.real))
+    _row(*["---"] * (len(options.real) + 2))
+    problems: list[tuple[str, Callable[[], Any]]] = [(f"waits {1e3 * WAITING:g} ms", partial(Free, DIMENSION, WAITING))]
+    for model in options.models:
+        problems.append((f"{model}, last 1", partial(problem_of, model, 1, options.sentences)))
+    for name, make in problems:
+        found = [{"problem": name, **row} for row in real(make(), options.real, 64)]
+        milliseconds = f"{1e3 * found[0]['costs']['evaluation']:.2f} ms"
+        _row(name, milliseconds, *(f"{row['rate']:.4g} ({row['model']:.4g})" for row in found))
+        rows += found
+    return rows
 
 
 def simulated(options: Any) -> dict[str, Any]:
     """Throughput of sleeping workers, beside the formula with the costs that the pool was seen to have."""
-    console = table_console()
-    costs = measured_costs(options.evaluation)
-    console.print(
-        f"evaluation {1e3 * costs.evaluation:.1f} ms (sleep), message {1e3 * costs.message:.2f} ms, "
-        f"tell {1e3 * costs.tell:.3f} ms a point",
-        highlight=False,
+    costs, rows = simulated_costs(options.evaluation), []
+    print(
+        f"evaluation {1e3 * costs.evaluation:g} ms (sleep), message {1e3 * costs.message:.2f} ms, "
+        f"tell {1e3 * costs.tell:.3f} ms a point\n"
     )
-    rows = []
+    _row("evaluations a second (the formula's)", *(f"{k:,} workers" for k in options.workers))
+    _row(*["---"] * (len(options.workers) + 1))
     for population in options.populations:
-        for workers in options.workers:
-            found = simulated_rate(options.evaluation, population, workers)
-            rows.append({"population": population, "workers": workers, "rate": found})
-            rows[-1]["model"] = throughput(costs, population, workers)
-            console.print(
-                f"population {population:5}, {workers:4} workers: {found:9.1f}/s, formula {rows[-1]['model']:9.1f}/s",
-                highlight=False,
-            )
+        of_this = [
+            {
+                "population": population,
+                "workers": k,
+                "rate": simulated_rate(options.evaluation, population, k),
+                "model": throughput(costs, population, k),
+            }
+            for k in options.workers
+        ]
+        _row(f"population {population:,}", *(f"{row['rate']:,.4g} ({row['model']:,.4g})" for row in of_this))
+        rows += of_this
     return {"costs": vars(costs), "rows": rows}
 
 
-def measured_costs(evaluation: float) -> Costs:
-    """A message as the pool sees it where evaluating takes no time, telling by the genetic algorithm where nothing is
-    sent."""
-    problem, points = Free(DIMENSION), 512
-    X = np.random.default_rng(0).standard_normal((points, DIMENSION))
-    with SimulatedPool(problem, 4, 0.0) as pool:
-        pool.outcomes("evaluate", X)
-        began = time.perf_counter()
-        for x in X:
-            pool.submit("evaluate", x[None])
-        while pool._waiting or any(worker.chunk for worker in pool._workers):
-            pool.pump()
-        message = (time.perf_counter() - began) / points
-    began = time.perf_counter()
-    minimize(problem, "genetic-algorithm", 2000, population=100)
-    return Costs(evaluation, message, (time.perf_counter() - began) / 2000)
+def _row(*cells: str) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def simulated_rate(evaluation: float, population: int, workers: int) -> float:
-    """Evaluations a second of the genetic algorithm, over whole generations."""
-    problem = Free(DIMENSION)
-    with SimulatedPool(problem, workers, evaluation) as pool:
-        each = evaluation * population / workers
-        generations = max(2, min(5, int(4.0 / max(each, 1e-3))))
-        if each > 8:  # seconds: a part of a generation tells as much
-            X = np.random.default_rng(0).standard_normal((max(4 * workers, int(8 / evaluation)), DIMENSION))
-            began = time.perf_counter()
-            pool.outcomes("evaluate", X)
-            return len(X) / (time.perf_counter() - began)
-        stamps: list[tuple[int, float]] = []
-        minimize(
-            problem,
-            "genetic-algorithm",
-            population * generations + 2,
-            population=population,
-            workers=pool,
-            callback=lambda progress: stamps.append((progress.evaluations, time.perf_counter())),
-        )
-        whole = [stamp for stamp in stamps if stamp[0] >= population]
-        (first, began), (last, ended) = whole[0], whole[generations - 1]
-        return (last - first) / (ended - began)
+PARTS: dict[str, Callable[[Any], Any]] = {
+    "workers": workers,
+    "memory": memories,
+    "formula": formula,
+    "simulated": simulated,
+}
