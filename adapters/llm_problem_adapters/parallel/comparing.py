@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from llm_problem.workers import WorkerPool
 from llm_problem_adapters.faults.objectives import Free
 from llm_problem_adapters.minimize import minimize
-from llm_problem_adapters.parallel.measuring import generation_rate
+from llm_problem_adapters.parallel.measuring import generation_rate, threads
 from llm_problem_adapters.parallel.model import Costs, throughput
 from llm_problem_adapters.parallel.simulated import SimulatedPool
 
@@ -63,15 +62,11 @@ def real(problem: Any, workers: list[int], population: int) -> Iterator[dict[str
 def _evaluation(problem: Any) -> float:
     """Seconds of an evaluation here, with one thread."""
     X = np.random.default_rng(0).standard_normal((16, problem.dimension))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         problem.evaluate(X[:2])
         began = time.perf_counter()
         problem.evaluate(X)
         return (time.perf_counter() - began) / len(X)
-    finally:
-        torch.set_num_threads(before)
 
 
 def simulated_costs(evaluation: float) -> Costs:

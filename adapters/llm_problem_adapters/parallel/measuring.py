@@ -28,7 +28,19 @@ def problem_of(model: str, layers: int, sentences: int) -> Any:
     from llm_problem.suites.named import IT_WAS, prose, sentiment
 
     task = prose(4, 32) if model.startswith("tiny") else sentiment(sentences, IT_WAS, (" terrible", " great"))
-    return lp.Problem(model, task, lp.subspaces.LoRAXS(rank=RANK, layers=layers or load_model(model).layers))
+    with threads(1):  # on busy cores two wait for each other
+        return lp.Problem(model, task, lp.subspaces.LoRAXS(rank=RANK, layers=layers or load_model(model).layers))
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many of torch's meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def layers_of(model: str, wanted: list[int]) -> list[int]:
@@ -69,21 +81,16 @@ def rates(problem: Any, ray: bool, points: int, rounds: int) -> Iterator[dict[st
     """
     X = np.random.default_rng(0).standard_normal((points, problem.dimension))
     expected: Any = None
-    before = torch.get_num_threads()
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        try:
+    for count in (1, 2):
+        with threads(count):
             problem.evaluate(X[:1])
             if expected is None:
                 began = time.perf_counter()
                 problem.evaluate(X[:1])
-                each = time.perf_counter() - began
-                X = X[: int(np.clip(ROUND / each, FEWEST, points))]
+                X = X[: int(np.clip(ROUND / (time.perf_counter() - began), FEWEST, points))]
             found, losses = _timed(problem.evaluate, X, rounds)
-        finally:
-            torch.set_num_threads(before)
         expected = losses if expected is None else expected
-        yield {"kind": "here", "workers": threads, "rate": found, "same": np.array_equal(losses, expected)}
+        yield {"kind": "here", "workers": count, "rate": found, "same": np.array_equal(losses, expected)}
     for kind in ("processes", *(["ray"] if ray else [])):
         with pool_of_kind(problem, kind, 1) as pool:
             for workers in (1, 2):
