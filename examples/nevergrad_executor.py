@@ -6,7 +6,8 @@ import llm_problem as lp
 
 if __name__ == "__main__":  # workers are processes, which import this script
     f = lp.make("tiny-gpt2-prose-lora-xs-d32-v1").to_nevergrad()
-    optimizer = ng.optimizers.TwoPointsDE(f.parametrization, budget=200, num_workers=20)
+    f.parametrization.random_state.seed(1)
+    optimizer = ng.optimizers.TwoPointsDE(f.parametrization, budget=400, num_workers=20)
     with f.problem.executor(batch=20, workers=2) as executor:
         recommendation = optimizer.minimize(f, executor=executor, batch_mode=True)
 

@@ -81,7 +81,7 @@ def test_races_minibatches_and_constraints_go_through_workers(problem, pool):
         minimize(problem, "genetic-algorithm", 40, race=True, population=10),
     )
     limited = Limited()
-    result, expected = (minimize(limited, "cma", 40, workers=workers) for workers in (2, None))
+    result, expected = (minimize(limited, "cma", 40, workers=workers) for workers in (1, None))
     same(result, expected)
     assert result.violations.tobytes() == expected.violations.tobytes()
     with pytest.raises(ValueError, match="make a pool of the problem"):
