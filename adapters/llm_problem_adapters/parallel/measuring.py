@@ -22,6 +22,7 @@ from llm_problem_adapters.minimize import minimize
 SETTINGS: dict[str, Any] = {"rank": 4, "modules": ("q_proj", "v_proj"), "scale": 0.1}
 ROUND = 2.0  # seconds of one process at most, where that is enough for FEWEST points
 FEWEST = 8
+ENOUGH = 10.0  # seconds, after which there is no other round
 
 
 def problem_of(model: str, layers: int, sentences: int) -> Any:
@@ -148,4 +149,6 @@ def _timed(evaluate: Any, X: np.ndarray, rounds: int) -> tuple[float, np.ndarray
         began = time.perf_counter()
         losses = np.array(evaluate(X))
         seconds.append(time.perf_counter() - began)
+        if sum(seconds) > ENOUGH:
+            break
     return len(losses) / min(seconds), losses
