@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem.workers import WorkerPool
+from llm_problem.workers.pool import CHUNKS
 from llm_problem_adapters.faults.objectives import Free
 from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.parallel.measuring import generation_rate, threads
@@ -82,7 +83,10 @@ def simulated_rate(evaluation: float, population: int, workers: int) -> float:
     with SimulatedPool(problem, workers, evaluation) as pool:
         each = evaluation * population / workers
         if each > 2 * LONG:
-            X = np.random.default_rng(0).standard_normal((max(4 * workers, int(LONG / evaluation)), DIMENSION))
+            # Full chunks for all, as a generation of this size has.
+            X = np.random.default_rng(0).standard_normal(
+                (CHUNKS * workers * max(1, int(LONG / evaluation / CHUNKS)), DIMENSION)
+            )
             began = time.perf_counter()
             pool.outcomes("evaluate", X)
             return len(X) / (time.perf_counter() - began)
