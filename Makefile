@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-numpy test-benchmark bench faults lint clean
+.PHONY: install demo test test-numpy test-benchmark bench bench-parallel faults lint clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,10 @@ test-benchmark:
 bench: install
 	$(BIN)/python -m llm_problem.benchmarks $(ARGS)
 	$(BIN)/python -m llm_problem_adapters.benchmarks
+
+# Evaluations a second of 1 and 2 workers, processes and Ray's (if it is installed), and of a simulated cluster.
+bench-parallel: install
+	$(BIN)/python -m llm_problem_adapters.parallel $(ARGS)
 
 # Kills, damage, full disks, misbehaving objectives and a soak, in full (an hour on two busy cores); make test has short forms.
 faults: install

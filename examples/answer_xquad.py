@@ -24,11 +24,20 @@ PASSAGES = {  # passage → question, answer
     "The train to Lund leaves at nine.": [("When does it leave?", "at nine"), ("Where does it go?", "Lund")],
 }
 PROMPT = "{context}\nQuestion: {question}\nAnswer:"
+# What an answer looks like: F1 on 100 dev questions was 0.23 with it, 0.20 with its first question alone, 0.07 without.
+WORKED = (
+    "Passage: The bridge was built in 1894 by Anna Holm, an engineer from Oster. It carries two railway tracks.\n"
+    "Question: Who built the bridge?\nAnswer: Anna Holm\n"
+    "Question: How many tracks does it carry?\nAnswer: two\n"
+    "Question: When was it built?\nAnswer: 1894\n\n"
+    "Passage: "
+)
 
 
 def task(data: Path | None, **sizes: int) -> lp.tasks.QuestionAnswering:
-    options = {"context": "context", "question": "question", "answers": "answers", "prompt": PROMPT}
+    options = {"context": "context", "question": "question", "answers": "answers"}
     if data is not None:
+        options["prompt"] = WORKED + PROMPT
         return lp.tasks.QuestionAnswering.from_jsonl(data / "en.jsonl", max_new_tokens=24, **options, **sizes)
     rows = [
         {"context": passage, "question": question, "answers": answer}
@@ -36,7 +45,9 @@ def task(data: Path | None, **sizes: int) -> lp.tasks.QuestionAnswering:
         for question, answer in asked
     ]
     search, dev, test = rows[:4], rows[4:6], rows[6:]  # passages of their own
-    return lp.tasks.QuestionAnswering.from_records(search, dev=dev, test=test, max_new_tokens=6, **options)
+    return lp.tasks.QuestionAnswering.from_records(
+        search, dev=dev, test=test, prompt=PROMPT, max_new_tokens=6, **options
+    )
 
 
 def main() -> None:

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from llm_problem.problem import Problem
     from llm_problem.registry import get_spec, list_problems, make, register
     from llm_problem.spec import ProblemSpec
+    from llm_problem.workers import WorkerPool
 
 __version__ = "0.1.0"
 __all__ = [
     "Problem",
     "ProblemSpec",
+    "WorkerPool",
     "get_spec",
     "list_problems",
     "make",
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 _MODULES = {"study", "subspaces", "suites", "tasks"}
-_LATER = {"Problem": "problem", "ProblemSpec": "spec"}
+_LATER = {"Problem": "problem", "ProblemSpec": "spec", "WorkerPool": "workers"}
 _LATER |= dict.fromkeys(("get_spec", "list_problems", "make", "register"), "registry")
 
 

@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=float, metavar="S", help="evaluate nothing more after so long; see --resume")
     command.add_argument("--evaluation-seconds", type=float, metavar="S", help="give up one evaluation after so long")
     command.add_argument("--memory", type=float, metavar="GB", help="give up an evaluation whose process takes more")
+    command.add_argument("--workers", type=int, metavar="K", help="processes that evaluate each generation together")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(command=_run)
 
@@ -202,6 +203,8 @@ def _run(options: argparse.Namespace) -> int:
     lp.get_spec(options.id)
     if options.budget < 1:
         raise ValueError(f"--budget must be at least 1, got {options.budget}")
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
     if options.seed < 0:
         raise ValueError(f"--seed must be a non-negative integer, got {options.seed}")
     if len(set(options.optimizer)) != len(options.optimizer):
@@ -222,10 +225,12 @@ def _run(options: argparse.Namespace) -> int:
     words += [] if options.start_at_x0 else ["--no-start-at-x0"]
     for name in ("evaluation_seconds", "memory"):
         words += [] if limits[name] is None else [f"--{name.replace('_', '-')}", f"{limits[name]:g}"]
+    words += [] if options.workers is None else ["--workers", str(options.workers)]
     fixed = [name for name in options.optimizer if not replays(name)]
     again = f"there is no going on with {', '.join(fixed)}, which does not repeat; its record is in {out}"
     go_on = options.stopped.advice = printable(again if fixed else f"to go on: {shlex.join(words)}")
     settings = {"budget": options.budget, "seed": options.seed, "start_at_x0": options.start_at_x0}
+    settings["workers"] = options.workers
     try:
         outcome = run_optimizers(
             options.id, options.optimizer, minimize, out=out, resume=options.resume, **settings, **limits

@@ -34,13 +34,16 @@ class BatchExecutor:
     Args:
         problem: whose functions are taken, `problem.to_nevergrad()` and its copies.
         batch: points that are evaluated together at most, at least 1.
+        pool: of workers, who share the points of a batch; None evaluates here.
+        own: whether `shutdown` ends it.
 
     Raises:
         ValueError: `batch` is no count.
     """
 
-    def __init__(self, problem: Problem, batch: int = 16) -> None:
+    def __init__(self, problem: Problem, batch: int = 16, pool: Any = None, own: bool = False) -> None:
         self.problem, self.batch = problem, positive_int("batch", batch)
+        self._pool, self._own = pool, own
         self._queue: list[Job] = []
         self._lock = threading.RLock()  # held while points are evaluated: whoever asks then waits for the result
         self._shut_down = False
@@ -52,13 +55,7 @@ class BatchExecutor:
             ValueError: not a function of this executor's problem, or arguments other than one point.
             RuntimeError: after `shutdown`.
         """
-        if getattr(f, "problem", None) is not self.problem or not hasattr(f, "at_all"):
-            raise ValueError(
-                f"this executor is for functions of {self.problem!r}, as its to_nevergrad() makes them, got {f!r}: "
-                "give minimize the function itself, and take the executor from f.problem.executor()"
-            )
-        if len(args) != 1 or kwargs:
-            raise ValueError(f"{f!r} takes one point x (d,), got {len(args)} arguments and the keywords {list(kwargs)}")
+        require_point_of(self.problem, f, args, kwargs)
         with self._lock:
             if self._shut_down:
                 raise RuntimeError("this executor was shut down: take a new one from problem.executor()")
@@ -74,7 +71,7 @@ class BatchExecutor:
             while self._queue:
                 f = self._queue[0]._f
                 jobs = [job for job in self._queue if job._f is f]
-                _evaluate(f, jobs)
+                _evaluate(f, jobs, self._pool)
                 self._queue = [job for job in self._queue if job._f is not f]  # after an interruption they still wait
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -87,6 +84,8 @@ class BatchExecutor:
                 self._queue = []
             elif wait:
                 self.flush()
+            if self._own and not self._queue:
+                self._pool.close()
 
     def __enter__(self) -> BatchExecutor:
         return self
@@ -96,6 +95,17 @@ class BatchExecutor:
 
     def __repr__(self) -> str:
         return f"<BatchExecutor of {self.problem!r}, batch {self.batch}>"
+
+
+def require_point_of(problem: Problem, f: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Refuse what is no call of a function of the problem's with one point."""
+    if getattr(f, "problem", None) is not problem or not hasattr(f, "at_all"):
+        raise ValueError(
+            f"this executor is for functions of {problem!r}, as its to_nevergrad() makes them, got {f!r}: "
+            "give minimize the function itself, and take the executor from f.problem.executor()"
+        )
+    if len(args) != 1 or kwargs:
+        raise ValueError(f"{f!r} takes one point x (d,), got {len(args)} arguments and the keywords {list(kwargs)}")
 
 
 class Job:
@@ -147,7 +157,7 @@ class Job:
         return {**self.__dict__, "_executor": None}
 
 
-def _evaluate(f: NevergradFunction, jobs: list[Job]) -> None:
+def _evaluate(f: NevergradFunction, jobs: list[Job], pool: Any = None) -> None:
     """One call of the model for all points that are points; each of the others has an error of its own."""
     points, taken = [], []
     for job in jobs:
@@ -158,6 +168,9 @@ def _evaluate(f: NevergradFunction, jobs: list[Job]) -> None:
             job._fail(error)
     if not taken:
         return
+    if pool is not None:
+        _by_workers(f, taken, np.stack(points), pool)
+        return
     try:
         values = f.at_all(np.stack(points))
     except Exception as error:
@@ -166,3 +179,18 @@ def _evaluate(f: NevergradFunction, jobs: list[Job]) -> None:
         return
     for job, value in zip(taken, values, strict=True):
         job._finish(value)
+
+
+def _by_workers(f: NevergradFunction, jobs: list[Job], X: np.ndarray, pool: Any) -> None:
+    """What a pool finds at X (n, d), a row for each job; an error is that of its own point."""
+    for job, x, outcome in zip(jobs, X, pool.outcomes("evaluate_all", X), strict=True):
+        if isinstance(outcome, Exception):
+            job._fail(outcome)
+        else:
+            (value,) = f.at_all(x[None], rows_as_arrays([outcome]))
+            job._finish(value)
+
+
+def rows_as_arrays(rows: list[Any]) -> tuple[np.ndarray, ...]:
+    """F (n, m), G (n, c) and status (n,) of what a pool says of n points."""
+    return tuple(np.array(part) for part in zip(*rows, strict=True))

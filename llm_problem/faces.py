@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llm_problem.executor import BatchExecutor
 
 if TYPE_CHECKING:
+    from llm_problem.asynchronous import AsynchronousExecutor
     from llm_problem.ioh_problem import IOHProblem
     from llm_problem.nevergrad_function import NevergradFunction
     from llm_problem.optuna_objective import OptunaObjective
@@ -48,9 +49,28 @@ class Faces:
 
         return OptunaObjective(self._facing(objectives), **options)
 
-    def executor(self, batch: int = 16) -> BatchExecutor:
-        """For Nevergrad's `minimize(f, executor=…)`: up to `batch` points by one call of the model."""
-        return BatchExecutor(cast("Problem", self), batch)
+    def executor(
+        self, batch: int = 16, workers: Any = None, asynchronous: bool = False
+    ) -> BatchExecutor | AsynchronousExecutor:
+        """For Nevergrad's `minimize(f, executor=…)`: up to `batch` points by one call of the model.
+
+        Args:
+            batch: decides the run where the optimizer has as many `num_workers`; how many `workers` there are does not.
+            workers: processes that share the points, ended by `shutdown`; or a pool of this problem's. None: here.
+            asynchronous: hand out each loss as it comes, in whatever order: no worker waits, and no run repeats. It
+                needs workers, and `batch` is not used.
+        """
+        problem = cast("Problem", self)
+        if workers is None:
+            if asynchronous:
+                raise ValueError("asynchronous evaluation needs workers: executor(workers=2, asynchronous=True)")
+            return BatchExecutor(problem, batch)
+        from llm_problem.asynchronous import AsynchronousExecutor
+        from llm_problem.workers import pool_of
+
+        pool = pool_of(problem, workers)
+        own = pool is not workers
+        return AsynchronousExecutor(problem, pool, own) if asynchronous else BatchExecutor(problem, batch, pool, own)
 
     def _facing(self, objectives: Sequence[str] | None) -> Problem:
         return cast("Problem", self)._with_objectives(objectives)

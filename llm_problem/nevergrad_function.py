@@ -75,9 +75,15 @@ class NevergradFunction(ExperimentFunction):
             raise ValueError(f"x must have shape ({self.problem.dimension},), got {values.shape}")
         return values
 
-    def at_all(self, X: np.ndarray) -> list[float | np.ndarray]:
-        """f at each row of X (n, d), by one call of the model."""
-        return [_handed_out(F) for F, _ in self._values(X)]
+    def at_all(self, X: np.ndarray, found: Any = None) -> list[float | np.ndarray]:
+        """f at each row of X (n, d), by one call of the model; or of what `evaluate_all` has `found` there already."""
+        if found is None:
+            return [_handed_out(F) for F, _ in self._values(X)]
+        values = self._finite(*found)
+        if self.problem.constraints:
+            for x, each in zip(X, values, strict=True):
+                self._recent.put(_key(x), each)
+        return [_handed_out(F) for F, _ in values]
 
     def evaluation_function(self, *recommendations: Any) -> float:
         """The score of a benchmark: the loss of what was recommended on the *dev* split, which no optimizer sees.
@@ -126,7 +132,7 @@ class NevergradFunction(ExperimentFunction):
         """Objectives (m,) and constraints (c,) at each row of X (n, d), all finite."""
         if not self.problem.constraints:
             return self._computed(X)
-        keys = [hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in X]
+        keys = [_key(x) for x in X]
         found = {key: values for key in keys if (values := self._recent.get(key)) is not None}
         missing = {key: x for key, x in zip(keys, X, strict=True) if key not in found}
         if missing:
@@ -136,11 +142,17 @@ class NevergradFunction(ExperimentFunction):
         return [(found[key][0].copy(), found[key][1]) for key in keys]
 
     def _computed(self, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        F, G, status = self.problem.evaluate_all(X)
+        return self._finite(*self.problem.evaluate_all(X))
+
+    def _finite(self, F: np.ndarray, G: np.ndarray, status: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         F = np.where(np.isfinite(F), F, self.problem.penalty)
         ok = np.asarray(status) == "ok"
         G = np.where(ok[:, None], G, BROKEN)
         return list(zip(F, G, strict=True))
+
+
+def _key(x: np.ndarray) -> bytes:
+    return hashlib.blake2b(x.tobytes(), digest_size=16).digest()
 
 
 def _handed_out(F: np.ndarray) -> float | np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_problem.points import BROKEN
 from llm_problem.problem import Problem as LLMProblem
+from llm_problem.workers import Pooled, pool_of
 
 try:
     from pymoo.core.problem import Problem
@@ -31,6 +32,8 @@ class PymooProblem(Problem):
         elementwise_runner: pymoo's `StarmapParallelization`, `JoblibParallelization` and their like; None is its loop.
             Naming one is `elementwise=True`. Processes get the problem's description with each point and build it once.
         start_at_x0: whether the pretrained model is the first point of `sampling`, and of our optimizers (`AskTell`).
+        workers: processes that share each generation, in the same bits; or a `WorkerPool` of the problem, for whoever
+            wants to end them in time. None evaluates here.
 
     Attributes:
         sampling: N(x0, sigma²) inside the bounds, for `DE(sampling=problem.sampling)`; pymoo's own default is uniform
@@ -44,7 +47,10 @@ class PymooProblem(Problem):
         elementwise: bool | None = None,
         elementwise_runner: Any = None,
         start_at_x0: bool = True,
+        workers: Any = None,
     ) -> None:
+        if workers is not None and (elementwise or elementwise_runner is not None):
+            raise ValueError("workers take whole generations: leave elementwise and its runner out")
         if elementwise is False and elementwise_runner is not None:
             raise ValueError("an elementwise_runner runs elementwise only: leave elementwise=False out")
         lower, upper = problem.bounds
@@ -59,13 +65,14 @@ class PymooProblem(Problem):
             **({} if elementwise_runner is None else {"elementwise_runner": elementwise_runner}),
         )
         self.problem, self.start_at_x0 = problem, start_at_x0
+        self._evaluated = problem if workers is None else Pooled(pool_of(problem, workers))
 
     @property
     def sampling(self) -> NormalSampling:
         return NormalSampling(self.problem.x0, self.problem.sigma, start_at_x0=self.start_at_x0)
 
     def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        F, G, status = self.problem.evaluate_all(np.atleast_2d(X))
+        F, G, status = self._evaluated.evaluate_all(np.atleast_2d(X))
         found = {"F": np.where(np.isfinite(F), F, self.problem.penalty)}
         if G.shape[1]:
             found["G"] = np.where((status == "ok")[:, None], G, BROKEN)

@@ -24,10 +24,17 @@ def run(script, *arguments, cwd, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("script", ["nevergrad_script.py", "pymoo_script.py"])
+@pytest.mark.parametrize("script", ["nevergrad_script.py", "pymoo_script.py", "nevergrad_executor.py"])
 def test_framework_scripts_improve_on_the_pretrained_model(script, tmp_path):
     before, after = map(float, re.findall(r": +([\d.]+) nats per token", run(script, cwd=tmp_path, HF_HUB_OFFLINE="1")))
     assert after < before
+
+
+def test_the_ray_script_is_the_same_run_as_one_process(tmp_path):
+    pytest.importorskip("ray")
+    output = run("ray_script.py", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    before, after, _ = map(float, re.findall(r": +([\d.]+) nats per token", output))
+    assert after < before and "the same run: True" in output
 
 
 def test_a_pymoo_script_changes_its_problem_and_nothing_else():

@@ -9,25 +9,16 @@ from typing import Any
 import numpy as np
 
 from llm_problem.points import float_array
+from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
 from llm_problem_adapters.options import choice
+
+__all__ = ["Evaluating", "Found", "Killed", "NotBuilt", "OutOfTime", "TimedOut", "joined"]
 
 ERRORS = ("raise", "record")
 
 
-class TimedOut(Exception):
-    """An evaluation took longer than it may, and was given up."""
-
-
 class OutOfTime(Exception):
     """The run's time is over: nothing more is evaluated."""
-
-
-class Killed(Exception):
-    """The process that evaluated is gone: killed for its memory, or by something else."""
-
-
-class NotBuilt(ValueError):
-    """The problem cannot be built in a process of its own: no evaluation's fault."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +68,8 @@ class Evaluating:
         if against is None and not finite.all():
             inside = self._found(X[finite], sample, None) if finite.any() else None
             return _spread(inside, finite, self._constraints)
+        if hasattr(self._problem, "outcomes"):  # workers, who say of each point what became of it
+            return self._by_workers(X, sample, against)
         if self._alone and len(X) > 1:
             return joined([self._found(x[None], sample, against) for x in X])
         try:
@@ -94,6 +87,37 @@ class Evaluating:
             if len(X) > 1:
                 return joined([self._found(x[None], sample, against) for x in X])
             return self._nothing("failed", error)
+        good = np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))
+        return Found(losses, np.where(good, "ok", "non-finite"), G)
+
+    def _by_workers(self, X: np.ndarray, sample: int | None, against: np.ndarray | None) -> Found:
+        """Of a point that cost its workers their lives, or took too long, that is recorded, whatever `errors`."""
+        method = "race" if against is not None else "evaluate_all" if self._constraints else "evaluate"
+        options = {"against": against} if against is not None else {} if sample is None else {"sample": sample}
+        parts = []
+        for outcome in self._problem.outcomes(method, X, **options):
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                parts.append(self._read(method, outcome))
+            except NotBuilt:
+                raise
+            except TimedOut as error:
+                parts.append(self._nothing("timed out", error))
+            except Exception as error:
+                if self._errors == "raise" and not isinstance(error, Killed):
+                    raise
+                parts.append(self._nothing("failed", error))
+        return joined(parts)
+
+    def _read(self, method: str, row: Any) -> Found:
+        """What a worker said of one point."""
+        if method == "race":
+            return Found(_copied("the losses of race", [row[0]]), np.array([row[1]]))
+        if method == "evaluate":
+            losses, G = self._checked_losses([row], 1), None
+        else:
+            losses, G = self._checked_all([row[0]], [row[1]], 1)
         good = np.isfinite(losses) & (G is None or np.isfinite(G).all(axis=1))
         return Found(losses, np.where(good, "ok", "non-finite"), G)
 
@@ -126,15 +150,21 @@ class Evaluating:
     def _values(self, X: np.ndarray, sample: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         only = {} if sample is None else {"sample": sample}  # a problem need not know minibatches
         if not self._constraints:
-            losses = _copied("the losses of evaluate", self._problem.evaluate(X, **only))
-            if losses.shape != (len(X),):
-                raise ValueError(f"evaluate must return losses of shape ({len(X)},), got {losses.shape}")
-            return losses, None
+            return self._checked_losses(self._problem.evaluate(X, **only), len(X)), None
         F, G, _ = self._problem.evaluate_all(X, **only)
+        return self._checked_all(F, G, len(X))
+
+    def _checked_losses(self, values: Any, n: int) -> np.ndarray:
+        losses = _copied("the losses of evaluate", values)
+        if losses.shape != (n,):
+            raise ValueError(f"evaluate must return losses of shape ({n},), got {losses.shape}")
+        return losses
+
+    def _checked_all(self, F: Any, G: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         F, G = _copied("F of evaluate_all", F), _copied("G of evaluate_all", G)
-        if F.shape != (len(X), 1) or G.shape != (len(X), self._constraints):
+        if F.shape != (n, 1) or G.shape != (n, self._constraints):
             raise ValueError(
-                f"evaluate_all must return F of shape ({len(X)}, 1) and G of shape ({len(X)}, {self._constraints}), "
+                f"evaluate_all must return F of shape ({n}, 1) and G of shape ({n}, {self._constraints}), "
                 f"got {F.shape} and {G.shape}"
             )
         return F[:, 0].copy(), G

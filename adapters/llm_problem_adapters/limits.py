@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm_problem_adapters.evaluating import Killed, NotBuilt, TimedOut
+from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
+from llm_problem.workers.serving import end_with_driver, sendable
 from llm_problem_adapters.options import integer, positive
 
 METHODS = ("evaluate", "evaluate_all", "race", "value_and_grad")
@@ -187,7 +186,7 @@ def _serve(pipe: Any, pickled: bytes, threads: int | None) -> None:
     """The other process: build the problem, answer calls until nobody asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that drives the run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_driver()
     if threads is not None:
         import torch
 
@@ -195,7 +194,7 @@ def _serve(pipe: Any, pickled: bytes, threads: int | None) -> None:
     try:
         problem = pickle.loads(pickled)
     except Exception as error:
-        pipe.send(("error", _sendable(error)))
+        pipe.send(("error", sendable(error)))
         return
     pipe.send(("ready", None))
     while True:
@@ -207,20 +206,5 @@ def _serve(pipe: Any, pickled: bytes, threads: int | None) -> None:
             answer = ("value", getattr(problem, name)(*args, **kwargs))
             pickle.dumps(answer)
         except Exception as error:
-            answer = ("error", _sendable(error))
+            answer = ("error", sendable(error))
         pipe.send(answer)
-
-
-def _end_with(parent: int) -> None:
-    """Do not outlive a parent that was killed."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-def _sendable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")

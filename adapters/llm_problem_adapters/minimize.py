@@ -16,10 +16,11 @@ import numpy as np
 from llm_problem.records import RecordError
 from llm_problem_adapters.base import BaseOptimizer
 from llm_problem_adapters.blas_threads import one_blas_thread
+from llm_problem_adapters.elsewhere import evaluated_elsewhere
 from llm_problem_adapters.evaluating import Evaluating, OutOfTime
 from llm_problem_adapters.generalisation import Generalisation
 from llm_problem_adapters.identity import identity_of
-from llm_problem_adapters.limits import Apart, Limits
+from llm_problem_adapters.limits import Limits
 from llm_problem_adapters.recording import Recording, Unrecorded
 from llm_problem_adapters.registry import configure
 from llm_problem_adapters.result import Progress, Result
@@ -47,6 +48,7 @@ def minimize(
     record_points: bool = True,
     errors: str = "raise",
     limits: Limits | Mapping[str, Any] | None = None,
+    workers: int | Any | None = None,
     **options: Any,
 ) -> Result:
     """Minimise `problem` with `optimizer`, spending exactly `budget` evaluations.
@@ -99,6 +101,11 @@ def minimize(
             evaluates it again; "record" makes it an evaluation of the status "failed" with no loss, and goes on. So
             does a return value that is no array of real numbers.
         limits: a `Limits` or its options as a mapping, such as {"seconds": 3600}.
+        workers: processes that evaluate what is asked for together, each with one thread, so that the run is that of a
+            single process with one thread, to the bit, however many there are; or a pool of this problem's
+            (`llm_problem.workers.WorkerPool`, `llm_problem_adapters.ray_pool.RayPool`), which is left open and brings
+            limits of its own. A point whose worker dies is given to another, and has failed after two. An optimizer
+            that asks for a point at a time gains nothing: give a `batch_size`.
         **options: of the optimizer, given by name or as a callable.
 
     Returns:
@@ -143,9 +150,10 @@ def minimize(
     if resume and record is None:
         raise ValueError("there is nothing to resume from: give the run's record")
     limits = Limits.of(limits)
-    apart = Apart(problem, limits) if limits.needs_process else None
-    books = Unrecorded() if record is None else Recording(record, resume, record_points)
+    apart = evaluated_elsewhere(problem, limits, workers)
+    books: Unrecorded | None = None
     try:
+        books = Unrecorded() if record is None else Recording(record, resume, record_points)
         if horizon is None and books.horizon is not None:
             settings["horizon"] = books.horizon
         configured = _resolve(optimizer, settings, options)
@@ -161,7 +169,8 @@ def minimize(
         run.name = name
         return _spend(run)
     finally:
-        books.close()
+        if books is not None:
+            books.close()
         if apart is not None:
             apart.close()
 

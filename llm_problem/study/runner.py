@@ -27,6 +27,7 @@ from llm_problem.registry import make
 from llm_problem.study.folder import RunFolder, finite_json
 from llm_problem.study.plots import convergence_png
 from llm_problem.study.progress import ProgressLine
+from llm_problem.workers import WorkerPool
 
 TIME_LIMIT = "time limit"  # a stop_reason of `minimize`
 LIBRARIES = ("llm-problem", "numpy", "torch", "transformers", "nevergrad", "pymoo", "cma", "optuna")
@@ -87,6 +88,7 @@ def run_optimizers(
     seconds: float | None = None,
     evaluation_seconds: float | None = None,
     memory: float | None = None,
+    workers: int | None = None,
 ) -> Outcome:
     """Run each optimizer on a named problem and write the run folder.
 
@@ -102,6 +104,7 @@ def run_optimizers(
         seconds: after which nothing more is evaluated; None is no limit.
         evaluation_seconds: after which one evaluation is given up, status "timed out".
         memory: GB (10⁹ bytes) of the process that evaluates, past which an evaluation is given up, status "failed".
+        workers: processes that evaluate what an optimizer asks for together; None evaluates here.
 
     Raises:
         FileExistsError: the folder exists.
@@ -118,6 +121,11 @@ def run_optimizers(
         elif path.exists():  # before a model is loaded for nothing
             raise FileExistsError(f"{path} exists already and is not overwritten: choose another --out")
         problem = make(id)
+        of_one: dict[str, Any] = {"evaluation_seconds": evaluation_seconds}
+        of_one["memory"] = None if memory is None else max(1, int(1e9 * memory))
+        shared = {}
+        if workers is not None:  # before a folder is there, if they cannot be had
+            shared, of_one = {"workers": held.enter_context(WorkerPool(problem, workers, **of_one))}, {}
         folder = held.enter_context(RunFolder(path, constrained=bool(problem.constraints), resume=resume))
         if not resume:
             held.callback(WriterLock(path / "run").release)
@@ -128,12 +136,8 @@ def run_optimizers(
         histories: dict[str, np.ndarray] = {}
         points: dict[str, np.ndarray] = {}
         for name in optimizers:
-            limits = {
-                "seconds": None if end is None else max(1e-3, end - time.monotonic()),
-                "evaluation_seconds": evaluation_seconds,
-                "memory": None if memory is None else max(1, int(1e9 * memory)),
-            }
-            settings = {"seed": seed, "start_at_x0": start_at_x0, "limits": limits}
+            limits = {"seconds": None if end is None else max(1e-3, end - time.monotonic()), **of_one}
+            settings = {"seed": seed, "start_at_x0": start_at_x0, "limits": limits, **shared}
             _run_one(problem, name, minimize, budget, settings, folder, outcome, histories, points)
             _write(problem, folder, outcome, histories, points, seed)
             late = end is not None and time.monotonic() >= end and name != optimizers[-1]

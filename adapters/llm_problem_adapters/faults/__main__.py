@@ -15,12 +15,16 @@ from llm_problem_adapters.faults.damage import damage
 from llm_problem_adapters.faults.drivers import drivers
 from llm_problem_adapters.faults.figures import Figure, table
 from llm_problem_adapters.faults.full_disk import full_disk
+from llm_problem_adapters.faults.killed_workers import killed_workers
 from llm_problem_adapters.faults.kills import kills
 from llm_problem_adapters.faults.misbehaving import misbehaving
 from llm_problem_adapters.faults.objectives import DEEDS, VALUES
 from llm_problem_adapters.faults.soak import soak
 
 Part = Callable[[Path, bool], list[Figure]]  # folder, quick
+
+# Evaluations of a run over workers, seconds between two kills, and those that an evaluation waits.
+SHORT, LONG = (40, 0.5, 0.02), (500, 2.0, 0.3)
 
 PARTS: dict[str, Part] = {
     "kills": lambda folder, quick: kills(folder, *((6, 2) if quick else (200, 50))),
@@ -32,6 +36,8 @@ PARTS: dict[str, Part] = {
     "deeds": lambda folder, quick: (
         misbehaving(folder, DEEDS[1:2], ("random-search",), 40) if quick else misbehaving(folder, DEEDS[1:], one_in=16)
     ),
+    "workers": lambda folder, quick: killed_workers(folder, *(SHORT if quick else LONG)),
+    "resized": lambda folder, quick: killed_workers(folder, *(SHORT if quick else LONG), resize=True),
     "soak": lambda folder, quick: soak(folder, 5_000 if quick else 100_000),
 }
 

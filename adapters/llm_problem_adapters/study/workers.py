@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any
 from llm_problem.records import RecordInUse
 from llm_problem.study.config import Study
 from llm_problem.study.runs import Ended, Run, StudyFolder
-from llm_problem_adapters.limits import _end_with
+from llm_problem.workers.serving import end_with_driver
 
 SHOWN = 0.5  # seconds between two messages about one run
 
@@ -134,7 +132,7 @@ def _by_problem(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _serve(pipe: Connection, values: dict[str, Any], path: str) -> None:
     """A worker: runs that are sent, until nobody sends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever shares out the runs ends this
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_driver()
     import torch
 
     from llm_problem_adapters.study.one_run import describe, perform

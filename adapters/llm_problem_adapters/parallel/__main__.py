@@ -1,0 +1,5 @@
+import sys
+
+from llm_problem_adapters.parallel.command import main
+
+sys.exit(main())

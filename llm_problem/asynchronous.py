@@ -1,0 +1,100 @@
+"""An executor that hands out results as they come: no worker waits for another, and no run repeats.
+
+    executor = f.problem.executor(workers=4, asynchronous=True)
+    ng.optimizers.TwoPointsDE(f.parametrization, budget=1000, num_workers=8).minimize(f, executor=executor)
+
+An optimizer that keeps its population steady takes each loss when it is there and asks for another point. What it is
+told first depends on how long evaluations take, and so does everything after that. `BatchExecutor` is the form that
+repeats: a fixed number of points is told together, however many workers share them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import TimeoutError
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from llm_problem.executor import require_point_of, rows_as_arrays
+
+if TYPE_CHECKING:
+    from llm_problem.problem import Problem
+
+
+class AsynchronousExecutor:
+    """Takes `submit(f, x)` as `concurrent.futures` does, with a pool of workers behind it. Not repeatable.
+
+    Args:
+        problem: whose functions are taken.
+        pool: a `WorkerPool` of that problem.
+        own: whether `shutdown` ends it.
+    """
+
+    repeatable = False
+
+    def __init__(self, problem: Problem, pool: Any, own: bool = True) -> None:
+        self.problem, self._pool, self._own = problem, pool, own
+
+    def submit(self, f: Any, /, *args: Any, **kwargs: Any) -> AsynchronousJob:
+        """Send f(x) to a worker, or queue it until there is one.
+
+        Raises:
+            ValueError: not a function of this executor's problem, or arguments other than one point.
+            RuntimeError: after `shutdown`.
+        """
+        require_point_of(self.problem, f, args, kwargs)
+        return AsynchronousJob(f, f.point(args[0]), self._pool)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the executor's own workers."""
+        if self._own:
+            self._pool.close()
+
+    def __enter__(self) -> AsynchronousExecutor:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"<AsynchronousExecutor of {self.problem!r}, not repeatable>"
+
+
+class AsynchronousJob:
+    """What `submit` returns."""
+
+    def __init__(self, f: Any, x: Any, pool: Any) -> None:
+        self._f, self._x, self._pool = f, x, pool
+        self._call = pool.submit("evaluate_all", x[None])
+
+    def done(self) -> bool:
+        """Whether it was evaluated; returns at once."""
+        if not self._call.done:
+            self._pool.pump(0.0)
+        return bool(self._call.done)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """f(x), waiting for so many seconds at most.
+
+        Raises:
+            TimeoutError: it is not there yet.
+            Exception: what the evaluation raised.
+        """
+        outcome = self._outcome(timeout)
+        if isinstance(outcome, Exception):
+            raise outcome
+        (value,) = self._f.at_all(self._x[None], rows_as_arrays([outcome]))
+        return value
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """What the evaluation raised, None for nothing."""
+        outcome = self._outcome(timeout)
+        return outcome if isinstance(outcome, Exception) else None
+
+    def _outcome(self, timeout: float | None) -> Any:
+        end = None if timeout is None else monotonic() + timeout
+        while not self._call.done:
+            left = None if end is None else end - monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"not evaluated within {timeout:g} seconds")
+            self._pool.pump(left)
+        return self._call.outcomes[0]

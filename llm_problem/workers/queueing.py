@@ -1,0 +1,92 @@
+"""Which points wait, and what becomes of those whose worker died.
+
+Two workers that die with one point and nothing else in hand say that it is the point's fault; unless workers are being
+killed from outside, which hits some twice by chance. So a suspect waits until all others of its call are through. If by
+then a worker was killed that had nothing in hand, or a point went well that had cost one, it is tried again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from llm_problem.workers.calls import Call, Chunk
+from llm_problem.workers.errors import Killed
+
+TRIES = 2  # workers that a single point may cost before it has failed
+MOST = 8  # where workers are known to be killed whatever they do
+
+
+class Queue:
+    """Chunks in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Chunk] = deque()
+        self._suspects: list[Chunk] = []
+        self._outside = False  # whether workers were seen to be killed by something else than points
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, call: Call, size: int) -> None:
+        """Have all rows of a call wait, so many a chunk."""
+        self._waiting.extend(call.chunks(size))
+
+    def take(self) -> Chunk:
+        """The next."""
+        return self._waiting.popleft()
+
+    def put_back(self, chunk: Chunk) -> None:
+        """It was taken, and nothing came of it, which is nobody's fault."""
+        self._waiting.appendleft(chunk)
+
+    def answered(self, chunk: Chunk, kind: str, value: Any) -> None:
+        """Its worker said "rows" and one for each point, or "error" and an exception."""
+        if kind == "rows":
+            self._outside = self._outside or chunk.deaths > 0
+            for place, row in zip(chunk.places, value, strict=True):
+                chunk.call.settle(place, row)
+            self._judge(chunk.call)
+        elif len(chunk.places) > 1:  # whose it is
+            self._singly(chunk)
+        else:
+            self.failed(chunk, value)
+
+    def failed(self, chunk: Chunk, error: Exception) -> None:
+        """A single point has come to this end."""
+        chunk.call.settle(chunk.places[0], error)
+        self._judge(chunk.call)
+
+    def killed(self, chunk: Chunk | None, why: str) -> None:
+        """A worker is gone that had this in hand."""
+        if chunk is None:
+            self._outside = True
+        elif len(chunk.places) > 1:  # a smaller one may fit, and is blamed with certainty
+            self._singly(chunk)
+        else:
+            chunk.deaths, chunk.why = chunk.deaths + 1, why
+            if chunk.deaths < TRIES:
+                self.put_back(chunk)
+            else:
+                self._suspects.append(chunk)
+                self._judge(chunk.call)
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        self._waiting.clear()
+        self._suspects.clear()
+
+    def _singly(self, chunk: Chunk) -> None:
+        self._waiting.extendleft(reversed(chunk.singly()))
+
+    def _judge(self, call: Call) -> None:
+        """Decide about a call's suspects where nothing else of it is left."""
+        suspects = [chunk for chunk in self._suspects if chunk.call is call]
+        if call.left > len(suspects):
+            return
+        for chunk in suspects:
+            self._suspects.remove(chunk)
+            if self._outside and chunk.deaths < MOST:
+                self.put_back(chunk)
+            else:
+                call.settle(chunk.places[0], Killed(f"{chunk.why}, {chunk.deaths} times with this point"))

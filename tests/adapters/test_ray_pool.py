@@ -1,0 +1,109 @@
+"""Workers on Ray: the serial run to the bit, and faults that are nobody else's affair."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from llm_problem.workers import Killed, NotBuilt, TimedOut
+from llm_problem_adapters import minimize
+from tests.llm_problem.workers.problems import Marked, NeverBuilt, Square
+
+ray = pytest.importorskip("ray")
+from llm_problem_adapters.ray_cluster import connect, require_answer  # noqa: E402
+from llm_problem_adapters.ray_pool import RayPool  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    assert connect(None, 30, 4)
+    yield
+    ray.shutdown()
+    end = time.monotonic() + 20
+    while left := [c for c in psutil.Process().children(recursive=True) if c.pid not in before]:
+        assert time.monotonic() < end, left
+        time.sleep(0.2)
+
+
+def drawn(n):
+    return np.random.default_rng(0).uniform(-2, 2, (n, 3))
+
+
+def test_a_run_is_the_serial_one_for_any_number_of_actors():
+    problem = Square()
+    expected = minimize(problem, "genetic-algorithm", 60, seed=2, population=20)
+    with RayPool(problem, 1) as pool:
+        for k in (1, 2, 4):
+            pool.resize(k)
+            found = minimize(problem, "genetic-algorithm", 60, seed=2, population=20, workers=pool)
+            assert found.losses.tobytes() == expected.losses.tobytes() and found.x.tobytes() == expected.x.tobytes()
+    assert ray.is_initialized()  # the cluster was there before
+
+
+def test_actors_are_killed_in_the_middle_and_nothing_is_lost():
+    X = drawn(100)
+    with RayPool(Square(seconds=0.02), 2, chunk=5) as pool:
+        call = pool.submit("evaluate", X)
+        for left in (80, 50, 20):
+            while call.left > left:
+                pool.pump(0.5)
+            for pid in [each["pid"] for each in pool.facts][:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        while not call.done:
+            pool.pump()
+        assert pool.replaced >= 2
+    assert np.array(call.outcomes).tobytes() == Square().evaluate(X).tobytes()
+
+
+def test_what_kills_hangs_or_raises_is_the_affair_of_its_own_point():
+    X = drawn(8)
+    X[2, 0], X[5, 0] = 3, -3
+    for deed, limit, kind in (("kill", {}, Killed), ("hang", {"evaluation_seconds": 1.0}, TimedOut)):
+        with RayPool(Marked(deed), 2, **limit) as pool:
+            found = pool.outcomes("evaluate", X)
+        assert isinstance(found[2], kind) and isinstance(found[5], ArithmeticError)
+        assert np.delete(np.array(found, dtype=object), [2, 5]).tolist() == [
+            Square().evaluate(X[i : i + 1])[0] for i in (0, 1, 3, 4, 6, 7)
+        ]
+
+
+def test_what_cannot_be_built_or_has_no_place_is_said():
+    with pytest.raises(NotBuilt, match=f"not built on {socket.gethostname()}: FileNotFoundError: no such model here"):
+        RayPool(NeverBuilt(), 2)
+    with pytest.raises(NotBuilt, match="2 workers of 1 GPU each do not fit into this cluster, which has 0 GPU"):
+        RayPool(Square(), 2, gpus=1)
+    for bad in (0, -1, 1.5, "a"):
+        with pytest.raises(ValueError, match="workers must be an integer of at least 1, got"):
+            RayPool(Square(), bad)
+    problem = Square()
+    with RayPool(problem, 1) as pool:
+        with pytest.raises(NotBuilt, match="1000 workers of 1 CPU each do not fit into this cluster"):
+            pool.resize(1000)
+        with pytest.raises(ValueError, match="make a pool of the problem"):
+            minimize(Square(), "cma", 40, workers=pool)
+    with pytest.raises(RuntimeError, match="this pool of workers is closed"):
+        minimize(problem, "cma", 40, workers=pool)
+
+
+def test_an_address_that_does_not_answer_is_told_in_time():
+    with pytest.raises(ValueError, match="host:port"):
+        require_answer("nowhere", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        with pytest.raises(ConnectionError, match="is its head running"):
+            require_answer(f"127.0.0.1:{port}", 2)
+        silent.listen()
+        began = time.monotonic()
+        with pytest.raises(
+            ConnectionError, match=r"something listens at .*, but no Ray cluster answered within 3 seconds"
+        ):
+            require_answer(f"127.0.0.1:{port}", 3)
+        assert time.monotonic() - began < 10

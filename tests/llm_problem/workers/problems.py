@@ -1,0 +1,80 @@
+"""Problems that workers build in no time, and that do to their process what tests want done."""
+
+import os
+import signal
+import time
+
+import numpy as np
+
+
+class Square:
+    """‖x − 1‖², and who evaluated it."""
+
+    sigma = 1.0
+
+    def __init__(self, dimension=3, seconds=0.0):
+        self.dimension, self.seconds = dimension, seconds
+        self.x0, self.bounds = np.zeros(dimension), (np.full(dimension, -5.0), np.full(dimension, 5.0))
+
+    def evaluate(self, X):
+        for x in X:
+            time.sleep(self.seconds)
+            self.suffer(x)
+        return np.square(X - 1.0).sum(axis=1)
+
+    def suffer(self, x):
+        """What a subclass does at a point."""
+
+    def who(self, X):
+        time.sleep(self.seconds * len(X))
+        return [os.getpid()] * len(X)
+
+
+class Limited(Square):
+    """With a constraint that half of the points break."""
+
+    constraints = (("first", 0.0),)
+
+    def evaluate_all(self, X):
+        return self.evaluate(X)[:, None], X[:, :1].copy(), np.full(len(X), "ok")
+
+
+class Marked(Square):
+    """Where the first number of x is above 2 the process is killed, hangs, or takes memory; below −2 it raises."""
+
+    def __init__(self, deed, **options):
+        super().__init__(**options)
+        self.deed = deed
+
+    def suffer(self, x):
+        if x[0] < -2:
+            raise ArithmeticError(f"at {x[0]:g}")
+        if x[0] <= 2:
+            return
+        if self.deed == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        hold = []
+        while True:
+            time.sleep(0.01)
+            if self.deed == "memory":
+                hold.append(np.ones(2**22))  # 32 MB
+
+
+class TooLarge(Square):
+    """Dies, once for all, where more than one point is evaluated together."""
+
+    def evaluate(self, X):
+        if len(X) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().evaluate(X)
+
+
+class NeverBuilt(Square):
+    """Cannot be unpickled."""
+
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def _refuse():
+    raise FileNotFoundError("no such model here")

@@ -1,0 +1,161 @@
+"""Workers: values in order and whole, whatever becomes of the processes; and nothing is left of them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from llm_problem.workers import Killed, Pooled, TimedOut, WorkerPool
+from llm_problem_adapters.faults.left_over import processes, shared_memory
+from tests.llm_problem.workers.problems import Marked, Square, TooLarge
+
+
+@pytest.fixture
+def leaves_nothing():
+    """No process of ours, not even a zombie, and no shared memory, is there afterwards that was not before."""
+
+    before = processes(), shared_memory()
+    yield
+    assert processes() <= before[0]
+    assert shared_memory() <= before[1]
+
+
+def drawn(n, dimension=3, seed=0):
+    return np.random.default_rng(seed).uniform(-2, 2, (n, dimension))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+def test_values_are_those_of_one_process_in_the_order_of_the_points(chunk, leaves_nothing):
+    X = drawn(40)
+    with WorkerPool(Square(), 2, chunk=chunk) as pool:
+        assert Pooled(pool).evaluate(X).tobytes() == Square().evaluate(X).tobytes()
+        assert Pooled(pool).evaluate(X[:0]).shape == (0,)
+        pool.wait_built()
+        assert len(pool.pids) == 2
+
+
+def test_workers_are_killed_every_moment_and_nothing_is_lost(leaves_nothing):
+    """Whoever is killed, at work, idle or while it is built, each point gets its own value, once."""
+    X, problem, rng, over = drawn(400), Square(seconds=0.01), np.random.default_rng(0), threading.Event()
+    with WorkerPool(problem, 2) as pool:
+
+        def kill():
+            while not over.wait(0.5):
+                pids = pool.pids
+                with contextlib.suppress(ProcessLookupError, ValueError):
+                    os.kill(pids[rng.integers(len(pids))], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = Pooled(pool).evaluate(X)
+        over.set()
+        killer.join()
+        assert pool.replaced >= 3
+    assert found.tobytes() == Square().evaluate(X).tobytes()
+
+
+def test_a_point_that_kills_its_workers_has_failed_after_two_and_takes_no_other_with_it(leaves_nothing):
+    X = drawn(12)
+    X[5, 0], X[9, 0] = 3, -3
+    with WorkerPool(Marked("kill"), 2) as pool:
+        found = pool.outcomes("evaluate", X)
+        assert pool.replaced == 3  # with its neighbours, and twice alone
+    assert isinstance(found[5], Killed) and "killed by SIGKILL" in str(found[5]) and "2 times" in str(found[5])
+    assert isinstance(found[9], ArithmeticError)
+    others = [i for i in range(12) if i not in (5, 9)]
+    assert [found[i] for i in others] == Square().evaluate(X[others]).tolist()
+
+
+def test_what_is_too_large_for_a_worker_goes_out_in_smaller_parts(leaves_nothing):
+    X = drawn(8)
+    with WorkerPool(TooLarge(), 2, chunk=4) as pool:
+        assert Pooled(pool).evaluate(X).tolist() == Square().evaluate(X).tolist()
+
+
+@pytest.mark.parametrize(
+    ("deed", "limit", "kind", "word"),
+    [
+        ("hang", {"evaluation_seconds": 0.5}, TimedOut, "longer than 0.5 seconds"),
+        ("memory", {"memory": 500_000_000}, Killed, "more than 500,000,000"),
+    ],
+)
+def test_a_worker_that_passes_a_limit_is_replaced(deed, limit, kind, word, leaves_nothing):
+    X = drawn(10)
+    X[3, 0] = 3
+    with WorkerPool(Marked(deed), 2, **limit) as pool:
+        found = pool.outcomes("evaluate", X)
+        assert pool.replaced == 1
+    assert isinstance(found[3], kind) and word in str(found[3])
+    assert [found[i] for i in range(10) if i != 3] == np.delete(Square().evaluate(X), 3).tolist()
+
+
+def test_workers_come_and_go_in_the_middle(leaves_nothing):
+    X = drawn(60)
+    with WorkerPool(Square(seconds=0.01), 1) as pool:
+        call = pool.submit("evaluate", X)
+        while call.left > 50:
+            pool.pump()
+        pool.resize(3)
+        pool.wait_built()
+        assert len(set(pool.pids)) == 3
+        while call.left > 20:
+            pool.pump()
+        pool.resize(1)
+        while not call.done:
+            pool.pump()
+        assert len(pool.pids) == 1
+    assert call.outcomes == Square().evaluate(X).tolist()
+
+
+def test_an_interruption_leaves_a_pool_that_can_be_used_or_closed(leaves_nothing):
+    X = drawn(40)
+    with WorkerPool(Square(seconds=0.05), 2) as pool:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            Pooled(pool).evaluate(X)
+        assert Pooled(pool).evaluate(X[:3]).tolist() == Square().evaluate(X[:3]).tolist()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.outcomes("evaluate", X)
+    pool.close()
+
+
+def test_workers_of_a_driver_that_was_killed_end_too(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from llm_problem.workers import WorkerPool\n"
+        "from llm_problem_adapters.faults.objectives import Free\n"
+        "import time\n"
+        "if __name__ == '__main__':\n"
+        "    pool = WorkerPool(Free(), 2)\n"
+        "    pool.wait_built()\n"
+        "    print(*pool.pids, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    driver = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in driver.stdout.readline().split()]
+    assert len(pids) == 2 and all(psutil.pid_exists(pid) for pid in pids)
+    driver.kill()
+    driver.communicate()
+    end = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_script_without_the_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from llm_problem.workers import WorkerPool\n"
+        "from llm_problem_adapters.faults.objectives import Free\n"
+        "WorkerPool(Free(), 2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert 'make workers under if __name__ == "__main__"' in done.stderr.splitlines()[-1]

@@ -1,0 +1,121 @@
+"""What is asked of workers that cannot be had: an error that says what was expected and what there is."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import llm_problem as lp
+from llm_problem.suites.named import prose
+from llm_problem.workers import NotBuilt, TooManyWorkers, WorkerPool
+from llm_problem.workers.memory import free_memory, require_room
+from llm_problem_adapters import minimize
+from tests.llm_problem.workers.problems import NeverBuilt, Square
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return lp.make("tiny-gpt2-prose-lora-xs-d32-v1")
+
+
+@pytest.fixture(scope="module")
+def closed(problem):
+    pool = WorkerPool(problem, 1)
+    pool.close()
+    pool.close()
+    return pool
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "a", "2", np.float64(2), [2]])
+def test_a_number_of_workers_that_is_none(bad, problem):
+    takers = (
+        lambda: WorkerPool(problem, bad),
+        lambda: minimize(problem, "cma", 40, workers=bad),
+        lambda: problem.executor(workers=bad),
+        lambda: problem.to_pymoo(workers=bad),
+    )
+    for take in takers:
+        with pytest.raises(ValueError, match=r"workers must be an integer of at least 1, got "):
+            take()
+
+
+@pytest.mark.parametrize("name", ["threads", "chunk"])
+def test_other_counts_that_are_none(name):
+    for bad in (0, 1.5, "a"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got {bad!r}"):
+            WorkerPool(Square(), 1, **{name: bad})
+
+
+def test_limits_that_are_none():
+    for name in ("evaluation_seconds", "memory"):
+        for bad in (0, -1, "a", float("nan")):
+            with pytest.raises(ValueError, match=f"{name} must be .*, got {bad!r}"):
+                WorkerPool(Square(), 1, **{name: bad})
+
+
+def test_a_pool_of_another_problem(problem, closed):
+    other = lp.make("tiny-gpt2-prose-lora-xs-d32-v1@1")
+    takers = (
+        lambda: minimize(other, "cma", 40, workers=closed),
+        lambda: other.executor(workers=closed),
+        lambda: other.to_pymoo(workers=closed),
+    )
+    for take in takers:
+        with pytest.raises(ValueError, match=r"these workers evaluate .*: make a pool of the problem"):
+            take()
+
+
+def test_a_closed_pool(problem, closed):
+    f, X = problem.to_nevergrad(), np.zeros((2, problem.dimension))
+    takers = (
+        lambda: closed.outcomes("evaluate", X),
+        lambda: closed.submit("evaluate", X),
+        lambda: closed.pump(),
+        lambda: closed.resize(2),
+        lambda: closed.wait_built(),
+        lambda: minimize(problem, "cma", 40, workers=closed),
+        lambda: problem.executor(workers=closed).submit(f, X[0]).result(),
+        lambda: problem.executor(workers=closed, asynchronous=True).submit(f, X[0]),
+        lambda: problem.to_pymoo(workers=closed).evaluate(X),
+    )
+    for take in takers:
+        with pytest.raises(RuntimeError, match="this pool of workers is closed"):
+            take()
+
+
+def test_a_model_that_is_no_longer_where_it_was(tmp_path):
+    place = tmp_path / "model"
+    shutil.copytree(Path(lp.__file__).parent / "models" / "bundled" / "tiny-gpt2", place)
+    problem = lp.Problem(str(place), prose(4, 32), lp.subspaces.LoRAXS(rank=2, layers=1))
+    place.rename(tmp_path / "elsewhere")
+    with pytest.raises(NotBuilt, match=f"the problem was not built in a process of its own: .*{place}"):
+        WorkerPool(problem, 2)
+
+
+def test_what_cannot_be_built_or_sent():
+    with pytest.raises(NotBuilt, match="FileNotFoundError: no such model here"):
+        WorkerPool(NeverBuilt(), 2)
+    hooked = Square()
+    hooked.hook = lambda: None
+    with pytest.raises(ValueError, match="cannot be pickled"):
+        WorkerPool(hooked, 2)
+
+
+def test_more_workers_than_fit(tmp_path):
+    with pytest.raises(TooManyWorkers, match=r"1000000 workers do not fit into memory: of this problem \d+ do"):
+        WorkerPool(Square(), 1_000_000)
+    with (
+        WorkerPool(Square(), 1) as pool,
+        pytest.raises(TooManyWorkers, match=r"1000000 workers do not fit into memory: of this problem \d+ do"),
+    ):
+        pool.resize(1_000_000)
+    require_room(5, {"peak": 10}, 40)
+    with pytest.raises(TooManyWorkers, match="6 workers do not fit into memory: of this problem 5 do"):
+        require_room(6, {"peak": 10}, 49)
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    (tmp_path / "memory.stat").write_text("anon 700\ninactive_file 500\n")
+    assert free_memory(tmp_path) == 1500  # a container's own limit, less what is used, but for what can be dropped
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(tmp_path) > 1500
