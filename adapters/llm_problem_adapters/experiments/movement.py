@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from rich.table import Table
 
 import llm_problem as lp
-from llm_problem.study.console import table_console
+from llm_problem_adapters.experiments.markdown import markdown
 from llm_problem_adapters.experiments.records import Record, Records
 from llm_problem_adapters.minimize import minimize
 
@@ -60,6 +59,7 @@ OPTIMIZERS = (
 REASONS = {
     "nevergrad:SPSA": "its step of 1e-5 is written into it",
     "nevergrad:TBPSA": "its first generation of 4 d points must fit the budget",
+    "pymoo:ES": "its steps begin at the box over √d, longer than any that gains, and it has two generations",
 }
 """Why an optimizer may stand still."""
 
@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.optimizers:
             for seed in range(options.seeds):
                 runs.append(run(records, problem, name, options.budget, seed))
-    failed = print_table(runs, options.problems, options.optimizers)
+    text, failed = table(runs, options.problems, options.optimizers)
+    print(text)
     return 1 if failed - set(REASONS) else 0
 
 
@@ -102,14 +103,9 @@ def run(records: Records, problem: lp.Problem, optimizer: str, budget: int, seed
     return records.run(identity, make)
 
 
-def print_table(runs: Sequence[Record], problems: Sequence[str], optimizers: Sequence[str]) -> set[str]:
-    """Median fall of the loss by problem; returns the optimizers that stood still or left the box."""
-    table = Table(title="f(0) − f(x), median of the seeds, nats; in brackets the largest |x| over the bound")
-    table.add_column("optimizer", no_wrap=True)
-    for id in problems:
-        table.add_column(id.removesuffix("-v1"), justify="right", overflow="fold")
-    table.add_column("")
-    failed = set()
+def table(runs: Sequence[Record], problems: Sequence[str], optimizers: Sequence[str]) -> tuple[str, set[str]]:
+    """f(0) − f(x), the seeds' median, with the largest |x| over the bound in brackets; and who stood still or left."""
+    rows, failed = [], set()
     for name in optimizers:
         cells, good = [], True
         for id in problems:
@@ -117,12 +113,12 @@ def print_table(runs: Sequence[Record], problems: Sequence[str], optimizers: Seq
             fall = float(np.median([r["start"] - r["loss"] for r in mine]))
             largest = max(r["largest"] for r in mine)
             good &= fall > FALL and largest <= 1
-            cells.append(f"{fall:.3f} [{largest:.2f}]".replace("[", "\\["))
+            cells.append(f"{fall:.3f} [{largest:.2f}]")
         if not good:
             failed.add(name)
-        table.add_row(name, *cells, "" if good else REASONS.get(name, "fails"))
-    table_console().print(table)
-    return failed
+        rows.append([name, *cells, "" if good else REASONS.get(name, "fails")])
+    header = ["optimizer", *(id.removesuffix("-v1") for id in problems), "why not"]
+    return markdown(header, rows, [False, *(True for _ in problems), False]), failed
 
 
 if __name__ == "__main__":
