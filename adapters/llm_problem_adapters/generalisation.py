@@ -38,7 +38,7 @@ class Generalisation:
             `choose`.
         average: "recommended", the mean of the points recommended at the last looks, or "best", that of the best points
             seen, by their search loss. With `choose` it is one more point to choose from, else it is the answer.
-        of: points of an average, at least 2; 5, if None.
+        of: points of an average, at least 2.
         resample: search evaluations for which one numbered minibatch of the search split is kept
             (`problem.evaluate(X, sample=k)`); one ask's points are always compared on one. None evaluates all of the
             split every time. Losses of different minibatches are not comparable, so that no best point is offered or
@@ -49,7 +49,7 @@ class Generalisation:
     every: int | None = None
     patience: int | None = None
     average: str | None = None
-    of: int | None = None
+    of: int = 5
     resample: int | None = None
 
     def __post_init__(self) -> None:
@@ -62,19 +62,11 @@ class Generalisation:
         for name in ("every", "patience", "resample"):
             if getattr(self, name) is not None:
                 integer(name, getattr(self, name), 1)
-        if self.of is not None:
-            integer("of", self.of, 2)
-            if self.average is None:
-                raise ValueError("of is how many points are averaged: it needs average='recommended' or 'best'")
+        integer("of", self.of, 2)
         if self.patience is not None and self.choose is None:
             raise ValueError("patience counts looks at the dev split: it needs choose='dev'")
         if self.resample is not None and self.average == "best":
             raise ValueError("the best points of different minibatches are not comparable: average 'recommended' ones")
-
-    @property
-    def points(self) -> int:
-        """How many are averaged."""
-        return 5 if self.of is None else self.of
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ class Choosing:
         self._vectors: list[np.ndarray] = []
         self._offered: list[tuple[int, str, float]] = []
         self._evaluations = 0
-        self._recommended: deque[np.ndarray] = deque(maxlen=options.points)
+        self._recommended: deque[np.ndarray] = deque(maxlen=options.of)
         self._best: list[tuple[float, int, np.ndarray]] = []  # a heap of (−order, −when, point), the worst first
         self._lowest = np.inf
         if options.choose is not None:
@@ -133,7 +125,7 @@ class Choosing:
             if any(np.array_equal(x, known) for _, _, known in self._best):
                 continue
             heapq.heappush(self._best, (-float(order[k]), -(evaluations + int(k)), x))
-            if len(self._best) > self._options.points:
+            if len(self._best) > self._options.of:
                 heapq.heappop(self._best)
 
     def look(self, evaluations: int, recommend: Callable[[], np.ndarray], best: np.ndarray) -> bool:

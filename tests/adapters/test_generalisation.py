@@ -169,7 +169,6 @@ def test_a_problem_of_a_language_model():
         ({"patience": 3}, "needs choose='dev'"),
         ({"average": "all"}, "average must be one of recommended, best; got 'all'"),
         ({"average": "best", "of": 1}, "of must be an integer of at least 2"),
-        ({"of": 3}, "it needs average='recommended' or 'best'"),
         ({"average": "best", "resample": 10}, "not comparable"),
         ({"resample": 1.5}, "resample must be an integer"),
     ],

@@ -300,7 +300,7 @@ def test_every_option_of_minimize_is_compared_or_does_not_matter():
         "generalisation",
         "errors",
     }
-    free = {"budget", "callback", "keep_x", "record", "resume", "record_points", "limits", "options"}
+    free = {"budget", "callback", "keep_x", "record", "resume", "record_points", "limits", "workers", "options"}
     assert set(inspect.signature(minimize).parameters) <= compared | free
 
 

@@ -114,10 +114,19 @@ def test_workers_come_and_go_in_the_middle(leaves_nothing):
     assert call.outcomes == Square().evaluate(X).tolist()
 
 
-def test_an_interruption_leaves_a_pool_that_can_be_used_or_closed(leaves_nothing):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, whoever ran before in this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_leaves_a_pool_that_can_be_used_or_closed(leaves_nothing, interruptible):
     X = drawn(40)
-    with WorkerPool(Square(seconds=0.05), 2) as pool:
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with WorkerPool(Square(seconds=0.2), 2) as pool:
+        pool.wait_built()
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             Pooled(pool).evaluate(X)
         assert Pooled(pool).evaluate(X[:3]).tolist() == Square().evaluate(X[:3]).tolist()
