@@ -40,8 +40,8 @@ _LOOK = 0.05  # seconds between looks at the memory
 class WorkerPool:
     """Processes on this machine that each hold the problem.
 
-    The first is started and asked for its memory before there are others. Each is started by spawn: a script that uses
-    this does so under `if __name__ == "__main__"`. Weights in safetensors are mapped, and their pages shared; packed
+    The first is started and asked for its memory before there are others. Each imports the script that uses this, which
+    does so under `if __name__ == "__main__"`. Weights in safetensors are mapped, and their pages shared; packed
     copies and kept activations are each worker's own.
 
     Args:
@@ -287,8 +287,7 @@ class WorkerPool:
         path = os.path.join(folder, "basis.safetensors")
         self.problem.save_basis(path)
         self._basis, self._recipe = path, recipe_of(self.problem, path)
-        worker.kill()
-        self._workers.remove(worker)
+        self._dismiss(worker)
 
     def _died(self, worker: Worker) -> None:
         why, chunk = worker.death(), worker.chunk
@@ -319,8 +318,7 @@ class WorkerPool:
 
     def _remove(self, worker: Worker) -> None:
         self.replaced += 1
-        worker.kill()
-        self._workers.remove(worker)
+        self._dismiss(worker)
 
     def _dismiss(self, worker: Worker) -> None:
         worker.kill()
