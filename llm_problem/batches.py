@@ -77,6 +77,21 @@ class Batches:
             )
         return batch.prompted(self._prompt)
 
+    def check_tokens(self, expected: str | None) -> str:
+        """The fingerprint of the search examples' tokens.
+
+        Raises:
+            ValueError: another one is expected.
+        """
+        found = self.split("search").fingerprint()
+        if expected is not None and expected != found:
+            raise ValueError(
+                f"the search examples become other tokens (sha256 {found[:16]}…) than the description says "
+                f"({expected[:16]}…): the tokenizer or its chat template is another one now; in a "
+                "copy that changes the model, the task, the seed or a prompt, set tokens=None"
+            )
+        return found
+
     def minibatch(self, number: Any) -> TokenBatch:
         """The `number`-th minibatch of the search examples.
 

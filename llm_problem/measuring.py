@@ -96,15 +96,16 @@ class Measuring:
         """What each point (d,) scores on the examples of a split."""
         problem = cast("Problem", self)
         X, batch, task = np.concatenate([problem._one(x) for x in points]), problem.batch(split), problem.spec.task
-        found = [task.scored(values, batch) for values in problem.evaluator.log_probs(X, batch)]
+        signatures = task.signatures
+        found = [
+            dataclasses.replace(task.scored(values, batch), signatures=signatures)
+            for values in problem.evaluator.log_probs(X, batch)
+        ]
         if not task.text_metrics:
             return found
-        signatures = task.signatures
+        has_loss = "loss" in task.objectives
         corpora = [problem._written.corpus(X[i : i + 1], batch) for i in range(len(X))]
-        return [
-            _with_texts(dataclasses.replace(scored, signatures=signatures), corpus, "loss" in task.objectives)
-            for scored, corpus in zip(found, corpora, strict=True)
-        ]
+        return [_with_texts(scored, corpus, has_loss) for scored, corpus in zip(found, corpora, strict=True)]
 
 
 def _with_texts(scored: Scored, corpus: Corpus, has_loss: bool) -> Scored:

@@ -127,6 +127,7 @@ class Problem(Exporting, Faces, Measuring):
         prompt = self._subspace.prompt
         other = spec.other_task or default_other_task()  # a face may ask for it later
         self._batches = Batches(spec.task, loaded, spec.seed, spec.minibatch, prompt, spec.neutral_text, other)
+        spec = dataclasses.replace(spec, tokens=self._batches.check_tokens(spec.tokens))
         self._raced: tuple[np.ndarray, Marks] | None = None  # the point raced against last, and its losses
         self._fingerprint: str | None = None
         self._closed = False

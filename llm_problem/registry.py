@@ -83,7 +83,8 @@ def get_spec(id: str, instance: int = 0) -> ProblemSpec:
             + (f"; did you mean {' or '.join(near)}?" if near else "; `llm-problem list` shows all")
         )
     spec = specs[name]()
-    return dataclasses.replace(spec, id=name, instance=int(instance), seed=spec.seed + int(instance))
+    tokens = None if instance else spec.tokens  # another seed draws other examples
+    return dataclasses.replace(spec, id=name, instance=int(instance), seed=spec.seed + int(instance), tokens=tokens)
 
 
 def make(id: str, instance: int = 0, *, device: str = "cpu") -> Problem:

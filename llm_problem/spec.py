@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from llm_problem.subspaces import SUBSPACES, Subspace
 from llm_problem.tasks import TASKS, Data, Scorer, Task
 
 FORMAT = 1
-_LEFT_OUT_WHERE_EMPTY = ("regularisation", "constraints", "neutral_text", "other_task")  # in to_dict
+_LEFT_OUT_WHERE_EMPTY = ("regularisation", "constraints", "neutral_text", "other_task", "tokens")  # in to_dict
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class ProblemSpec:
         neutral_text: what drift is read on; None where nothing needs it, else the embedded prose by default.
         other_task: the task whose loss forgetting is read on; None where nothing needs it, else language modelling on
             the embedded prose by default.
+        tokens: sha256 (64 hex digits) of the tokens that the search examples become, by which a rebuilt problem knows
+            that tokenizer and chat template are those that it was described with. None has it filled in when a problem
+            is built; set it to None again in a copy that changes the model, the task, the seed or a prompt.
     """
 
     model: str
@@ -68,6 +73,7 @@ class ProblemSpec:
     constraints: Pairs = ()
     neutral_text: Data | None = None
     other_task: Task | None = None
+    tokens: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Task):
@@ -102,6 +108,8 @@ class ProblemSpec:
             raise ValueError(f"penalty must be finite, got {self.penalty!r}")
         if self.units is not None:
             object.__setattr__(self, "units", _checked_units(self.units))
+        if self.tokens is not None and not (isinstance(self.tokens, str) and _SHA256.fullmatch(self.tokens)):
+            raise ValueError(f"tokens must be a sha256 of 64 hex digits, or None, got {self.tokens!r}")
 
     @property
     def minimised(self) -> frozenset[str]:
@@ -180,6 +188,7 @@ class ProblemSpec:
         """sha256 (64 hex digits) over all that decides f, for a model with this identity.
 
         Neither the id nor the folder a file lies in counts: the same problem under another name is the same problem.
+        `tokens` count where a chat template makes them, which is no part of data or model.
 
         Raises:
             ValueError: the subspace names models whose contents are not known before it is bound.
@@ -188,7 +197,8 @@ class ProblemSpec:
         unread = [
             name for name, by in (("neutral_text", "drift"), ("other_task", "forgetting")) if by not in self.quantities
         ]
-        for name in ("id", "instance", *unread):
+        chats = any(getattr(task, "chat", False) for task in self.tasks)
+        for name in ("id", "instance", *unread, *(() if chats else ("tokens",))):
             values.pop(name, None)
         values["model"] = model_identity
         canonical = json.dumps(_without_paths(values), sort_keys=True)

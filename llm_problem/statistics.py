@@ -38,7 +38,11 @@ class Estimate:
     signature: str = field(default="", kw_only=True)  # how it is made, where there are several ways (sacrebleu)
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ± {self.error:.2g}, 95% in [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g} ± {self.error:.2g}, 95% in [{self.low:.4g}, {self.high:.4g}]{self._signed}"
+
+    @property
+    def _signed(self) -> str:
+        return f" ({self.signature})" if self.signature else ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Comparison(Estimate):
     def __str__(self) -> str:
         return (
             f"{self.before:.4g} → {self.after:.4g}: {self.value:+.4g}, 95% in [{self.low:+.4g}, {self.high:+.4g}], "
-            f"{self.verdict}"
+            f"{self.verdict}{self._signed}"
         )
 
 

@@ -35,6 +35,7 @@ thead th { border-top: 1.6px solid var(--ink); border-bottom: 1px solid var(--in
   vertical-align: bottom; padding: .3rem .6rem; font-weight: 600; }
 tbody td { padding: .18rem .6rem; text-align: right; white-space: nowrap; }
 th.text, td.text { text-align: left; }
+td.text:first-child { white-space: normal; }
 td.long { white-space: normal; overflow-wrap: anywhere; }
 tbody tr:last-child td { border-bottom: 1.6px solid var(--ink); }
 tr.group td { border-top: 1px solid var(--line); }

@@ -38,8 +38,15 @@ class Pair:
 
 
 def pairs(results: Results, problem: str) -> list[Pair]:
-    """Every two competitors with seeds enough, by Mann and Whitney's test of their best losses."""
-    names = [o for o in results.competitors if len(results.of(problem, o)) >= FEWEST_SEEDS]
+    """Every two competitors with seeds enough, by Mann and Whitney's test of their best losses.
+
+    One whose runs do not differ between seeds is left out: repeating a run makes no sample of it.
+    """
+    names = [
+        o
+        for o in results.competitors
+        if len(results.of(problem, o)) >= FEWEST_SEEDS and not results.draws_nothing(problem, o)
+    ]
     losses = {o: results.final(problem, o) for o in names}
     both = list(combinations(names, 2))
     tests = [rank_test(losses[first], losses[second]) for first, second in both]

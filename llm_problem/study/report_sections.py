@@ -211,6 +211,13 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
         "the problem. The effect is Vargha and Delaney's A, the probability that a run of the optimizer ends lower "
         f"than one of the problem's leader (0.5: alike). Fewer than {FEWEST_SEEDS} seeds are described and not tested."
     )
+    for optimizer in results.competitors:
+        if alike := [problem for problem in results.problems if results.draws_nothing(problem, optimizer)]:
+            where = "every problem" if len(alike) == len(results.problems) else ", ".join(alike)
+            page.paragraph(
+                f"{optimizer} draws nothing on {where}: its runs are the same for every seed, which makes them one "
+                "run, described and not tested."
+            )
     rows: list[list[Any]] = []
     table = tables.losses_table(results, found.targets)
     for problem, group in groupby(table.rows, key=lambda row: row[0]):

@@ -80,6 +80,11 @@ class Results:
         """The finished runs, by seed."""
         return self.finished.get((problem, optimizer), [])
 
+    def draws_nothing(self, problem: str, optimizer: str) -> bool:
+        """Whether several runs are all the same, whatever their seed: one run, as far as tests are concerned."""
+        found = self.of(problem, optimizer)
+        return len(found) > 1 and all(run.improvements == found[0].improvements for run in found[1:])
+
     def best_at(self, problem: str, optimizer: str, evaluations: int | np.ndarray) -> np.ndarray:
         """Best losses so far (runs, k) after each of k numbers of evaluations; inf before the first.
 

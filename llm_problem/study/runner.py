@@ -27,6 +27,7 @@ from llm_problem.registry import make
 from llm_problem.study.folder import RunFolder, finite_json
 from llm_problem.study.plots import convergence_png
 from llm_problem.study.progress import ProgressLine
+from llm_problem.tasks.rows import UnusableSplit
 from llm_problem.workers import WorkerPool
 
 TIME_LIMIT = "time limit"  # a stop_reason of `minimize`
@@ -43,7 +44,7 @@ class Outcome:
     by how much its test metrics differ from the pretrained model's (`change`: for each the paired interval and the
     verdict of `Problem.compare`), what the optimizer spent, "used_gradients" where it was given gradients and, with
     constraints, whether a feasible point was found (`feasible`); a row of an optimizer that failed has "error" instead.
-    `dev` is empty where the task has no such split.
+    A split that nothing can be measured on, being empty or of a single class, has no metrics.
     """
 
     problem: str
@@ -220,12 +221,13 @@ def _label(name: str, result: Any) -> str:
 
 
 def _held_out(problem: Problem, x: np.ndarray) -> dict[str, dict[str, float]]:
-    """The metrics at x (d,) on the splits that no optimizer sees."""
-    try:
-        problem.batch("dev")
-    except ValueError:  # a task may have no such split
-        return {"dev": {}, "test": problem.metrics(x, "test")}
-    return {split: problem.metrics(x, split) for split in ("dev", "test")}
+    """The metrics at x (d,) on the splits that no optimizer sees; none on one that nothing can be measured on."""
+    found: dict[str, dict[str, float]] = {"dev": {}, "test": {}}
+    for split in found:
+        with contextlib.suppress(UnusableSplit):
+            problem.batch(split)
+            found[split] = problem.metrics(x, split)
+    return found
 
 
 def _change(problem: Problem, x: np.ndarray) -> dict[str, dict[str, Any]]:

@@ -22,12 +22,12 @@ import torch
 
 from llm_problem.models.loading import LoadedModel
 from llm_problem.statistics import Scored
-from llm_problem.tasks.base import Task, check_flags, check_sizes
+from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
-from llm_problem.tasks.chat import in_chat
+from llm_problem.tasks.chat import Chat, chat_summary, check_chat, in_chat, require_chat
 from llm_problem.tasks.data import Data, Record
 from llm_problem.tasks.from_files import checked
-from llm_problem.tasks.rows import Row, check_sources, rows_of
+from llm_problem.tasks.rows import Row, UnusableSplit, check_sources, rows_of
 from llm_problem.tasks.splits import SHARES, stratified
 from llm_problem.tasks.template import Template
 from llm_problem.tasks.verbalizer import causal_example, masked_example, seq2seq_example
@@ -76,7 +76,9 @@ class Classification(Task):
             accuracy are those of the model at x as anyone would use it, and x cannot earn anything by moving the bias.
             It costs one more prompt an evaluation for each text. Whoever uses an exported point must do the same.
         chat: whether the prompt is put into the tokenizer's chat template, as a user's message. The label then begins
-            the answer, where most models want it without a leading space.
+            the answer, where most models want it without a leading space. Or options: "system", the text of a system
+            message, and variables that the template reads, such as {"enable_thinking": False}. A template that asks
+            for today's date is told 26 July 2024, so that a loss does not change overnight.
     """
 
     kind: ClassVar[str] = "classification"
@@ -103,11 +105,11 @@ class Classification(Task):
     shares: tuple[float, float, float] = SHARES
     shots: int | None = None
     prior: str | tuple[str, ...] | None = None
-    chat: bool = False
+    chat: Chat = False
 
     def __post_init__(self) -> None:
         Template(self.prompt)
-        check_flags(self, "chat")
+        check_chat(self)
         check_sizes(self, "max_length", "shots")
         check_sources(self)
         if self.shots is not None and self.search_size is not None:
@@ -198,8 +200,9 @@ class Classification(Task):
         """(text, class number) of a split, in file order.
 
         Raises:
-            ValueError: an empty split, one with a single class or with fewer examples than its size or the shots ask
-                for, a size below the number of classes, a label that is not among `labels`.
+            UnusableSplit: it is empty, or has a single class.
+            ValueError: fewer examples than its size or the shots ask for, a size below the number of classes, a label
+                that is not among `labels`.
         """
         return [(example.text, example.number) for example in self._examples(split, seed)]
 
@@ -208,7 +211,7 @@ class Classification(Task):
         source = ({"dev": self.dev, "test": self.test}.get(split) or self.data).label
         counts = Counter(example.number for example in found)
         if len(counts) < 2:
-            raise ValueError(
+            raise UnusableSplit(
                 f"the {split} split of {source} has a single class, {self.classes[found[0].number]!r}: "
                 "examples of at least two are needed"
             )
@@ -253,6 +256,7 @@ class Classification(Task):
             ) from None
 
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
+        require_chat(model, self.chat)
         template, builder = Template(self.prompt), BatchBuilder()
         limit = min(self.max_length or model.max_length, model.max_length)
         words = [words for _, words in self._labels]
@@ -330,7 +334,7 @@ class Classification(Task):
             "task": "classification by label words",
             "data": self.data.label,
             "prompt": self.prompt,
-            **({"chat": True} if self.chat else {}),
+            **chat_summary(self.chat),
             "labels": dict(self._labels),
             **({"prior": list(self.prior)} if self.prior else {}),
             "loss": "cross-entropy over the classes, in nats per example",

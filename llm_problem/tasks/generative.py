@@ -22,7 +22,7 @@ from llm_problem.models.loading import LoadedModel
 from llm_problem.statistics import Corpus, Scored
 from llm_problem.tasks.base import Task, check_flags, check_sizes
 from llm_problem.tasks.batch import Asked, BatchBuilder, TokenBatch
-from llm_problem.tasks.chat import chat_prompt
+from llm_problem.tasks.chat import Chat, chat_prompt, chat_summary, check_chat, require_chat
 from llm_problem.tasks.columns import ColumnPrompt
 from llm_problem.tasks.data import Data
 from llm_problem.tasks.from_files import FromFiles
@@ -38,7 +38,8 @@ class GenerativeTask(FromFiles, Task):
     """Base of the tasks whose answer is a text.
 
     Args:
-        chat: whether the prompt is put into the tokenizer's chat template, as a user's message that an answer follows.
+        chat: whether the prompt is put into the tokenizer's chat template, as a user's message that an answer follows;
+            or options, as for `Classification`.
         max_new_tokens, stop, temperature, top_p, sampling_seed: how text is written, see `Decoding`.
         score_end: whether the loss includes what ends a reference: the first of `stop`, or the model's end token for an
             encoder-decoder model, in a chat, and where there is no `stop`.
@@ -49,15 +50,16 @@ class GenerativeTask(FromFiles, Task):
         scorer: for the objective "score", the mean of what this function says of each text: (prompts, outputs,
             references) → (N,) numbers, less being better. Three lists of strings, but that `QuestionAnswering` gives a
             list of right answers for each prompt, and `Generation` None where it has no references. Or its name
-            "module:function". Outputs are as the model writes them, with the space that a causal model often begins
-            with; a column of lists comes as JSON. A description names the function (see `llm_problem.tasks.scorer`), so
-            that one that other processes are to find must stand in a module.
+            "module:function". Prompts are as the model reads them, in a chat with its template about them; outputs as
+            it writes them, with the space that a causal model often begins with; a column of lists comes as JSON. A
+            description names the function (see `llm_problem.tasks.scorer`), so that one that other processes are to
+            find must stand in a module.
     """
 
     unit: ClassVar[str] = "nats per token"
 
     data: Data = field(kw_only=False)
-    chat: bool = False
+    chat: Chat = False
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
@@ -87,7 +89,8 @@ class GenerativeTask(FromFiles, Task):
         """
         check_sizes(self, "max_length")
         check_sources(self)
-        check_flags(self, "chat", "score_end")
+        check_chat(self)
+        check_flags(self, "score_end")
         decoding = self.decoding
         values = {"max_new_tokens": decoding.max_new_tokens, "stop": decoding.stop, "sampling_seed": decoding.seed}
         for name, value in {**values, "temperature": decoding.temperature, "top_p": decoding.top_p}.items():
@@ -176,9 +179,10 @@ class GenerativeTask(FromFiles, Task):
                 f"{model.name} is an encoder-only model, which writes no text: {self.kind} needs a causal or an "
                 "encoder-decoder model"
             )
+        require_chat(model, self.chat)
         builder, shown = BatchBuilder(), []
         for asked, group in self._examples(split, seed):
-            prompt = chat_prompt(model, asked.prompt) if self.chat else asked.prompt
+            prompt = chat_prompt(model, asked.prompt, self.chat)
             shown.append(dataclasses.replace(asked, prompt=prompt))
             builder.start_example(0, group)
             try:
@@ -273,7 +277,7 @@ class GenerativeTask(FromFiles, Task):
             "task": self.kind.replace("-", " "),
             "data": self.data.label,
             "prompt": self._template.prompt,
-            **({"chat": True} if self.chat else {}),
+            **chat_summary(self.chat),
             "loss": "nats per token of the reference" + (" and what ends it" if self.score_end else ""),
             "text": f"{how}, at most {self.max_new_tokens} tokens, until {ends}",
             **({"signatures": self.signatures} if self.signatures else {}),

@@ -19,9 +19,9 @@ import torch
 
 from llm_problem.models.loading import LoadedModel
 from llm_problem.statistics import Scored
-from llm_problem.tasks.base import Task, check_flags, check_sizes
+from llm_problem.tasks.base import Task, check_sizes
 from llm_problem.tasks.batch import BatchBuilder, TokenBatch
-from llm_problem.tasks.chat import in_chat
+from llm_problem.tasks.chat import Chat, chat_summary, check_chat, in_chat, require_chat
 from llm_problem.tasks.columns import ColumnPrompt, FilledPrompt
 from llm_problem.tasks.data import Data
 from llm_problem.tasks.from_files import FromFiles
@@ -57,8 +57,8 @@ class MultipleChoice(FromFiles, Task):
         normalised: whether the loss, too, compares scores divided by length.
         cut: a column that is shortened where a prompt with its longest choice passes the model's context; None has
             such a row refused.
-        chat: whether the prompt is put into the tokenizer's chat template, as a user's message that a choice answers;
-            `before` is then often best left empty.
+        chat: whether the prompt is put into the tokenizer's chat template, as a user's message that a choice answers
+            (`before` is then often best left empty); or options, as for `Classification`.
         split, dev, test, search_size, dev_size, test_size, max_length, group, shares: as for `Classification`, but
             that a split by hash goes by the columns that the prompt shows, and a draw is not balanced.
     """
@@ -89,11 +89,11 @@ class MultipleChoice(FromFiles, Task):
     max_length: int | None = None
     group: str | None = None
     shares: tuple[float, float, float] = SHARES
-    chat: bool = False
+    chat: Chat = False
 
     def __post_init__(self) -> None:
         prompt = ColumnPrompt(self.prompt)
-        check_flags(self, "chat")
+        check_chat(self)
         check_sizes(self, "max_length")
         check_sources(self)
         if not isinstance(self.choices, str):
@@ -166,6 +166,7 @@ class MultipleChoice(FromFiles, Task):
         return right
 
     def batch(self, model: LoadedModel, split: str, seed: int) -> TokenBatch:
+        require_chat(model, self.chat)
         write: Callable[..., bool]
         if model.kind == "seq2seq":
             write = partial(seq2seq_example, start=model.decoder_start)
@@ -223,12 +224,17 @@ class MultipleChoice(FromFiles, Task):
             means.update({f"accuracy{ending}": right, f"error{ending}": 1.0 - right})
         return Scored(means, groups=batch.group, higher=frozenset(self.higher_is_better))
 
+    @property
+    def signatures(self) -> dict[str, str]:
+        per = f"log-probability of a choice / its {self.length}"
+        return dict.fromkeys(("accuracy-norm", "error-norm"), per)
+
     def summary(self) -> dict[str, Any]:
         return {
             "task": "multiple choice",
             "data": self.data.label,
             "prompt": self.prompt,
-            **({"chat": True} if self.chat else {}),
+            **chat_summary(self.chat),
             "choices": self.choices if isinstance(self.choices, str) else list(self.choices),
             "loss": "cross-entropy over the choices' log-probabilities"
             + (f" per {self.length.removesuffix('s')}" if self.normalised else "")

@@ -34,7 +34,7 @@ def _score(metric: Any, counts: np.ndarray, numbers: np.ndarray) -> float:
 
 
 def signatures(tokenizer: str = TOKENIZERS[0]) -> dict[str, str]:
-    """What sacrebleu says of how each score is made; empty where it is not installed."""
+    """What sacrebleu says of how each score, and what is minimised of it, is made; empty where it is not installed."""
     try:
         metrics = _metrics(tokenizer)
     except ImportError:
@@ -42,7 +42,7 @@ def signatures(tokenizer: str = TOKENIZERS[0]) -> dict[str, str]:
     found = {}
     for name, metric in metrics.items():
         metric.corpus_score(["a"], [["a"]])  # it learns how many references there are
-        found[name] = str(metric.get_signature())
+        found[name] = found[f"1-{name}"] = str(metric.get_signature())
     return found
 
 

@@ -89,7 +89,7 @@ class QuestionAnswering(GenerativeTask):
 
     @property
     def signatures(self) -> dict[str, str]:
-        return {"f1": RULES, "exact_match": RULES, **super().signatures}
+        return {**dict.fromkeys(("f1", "exact_match", "1-f1", "1-em"), RULES), **super().signatures}
 
     def _for_scorer(self, batch: TokenBatch) -> list[Any] | None:
         return [list(asked.references) for asked in batch.asked]

@@ -18,7 +18,11 @@ from llm_problem.tasks.data import Data
 from llm_problem.tasks.splits import SHARES, SPLITS, checked_shares, require_split, split_by_content
 
 
-class EmptySplit(ValueError):
+class UnusableSplit(ValueError):
+    """Nothing can be measured on a split: it is empty, or has a single class."""
+
+
+class EmptySplit(UnusableSplit):
     """The data have no example for a split, or too little text."""
 
 

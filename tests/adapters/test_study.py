@@ -6,6 +6,7 @@ import json
 import pytest
 
 import llm_problem as lp
+from llm_problem import registry
 from llm_problem.cli import main
 from llm_problem.records import RunRecord, write_csv
 from llm_problem.study import Study, read, write_report
@@ -83,6 +84,21 @@ def test_a_run_is_minimize_of_the_same_seed(tmp_path):
         assert run.improvements[0] == (1, problem(problem.x0)) and run.improvements[-1][1] == alone.best_loss
         assert run.held_out["test"] == problem.metrics(alone.x, "test")
     assert results.facts[A]["f0"] == problem(problem.x0)
+
+
+def test_a_split_of_a_single_class_leaves_its_metrics_out(tmp_path, monkeypatch):
+    rows = [("a fine day", "good"), ("a dull day", "bad")]
+    task = lp.tasks.Classification.from_records(
+        [{"text": t, "label": label, "split": split} for split in ("search", "test") for t, label in rows]
+        + [{"text": "a warm day", "label": "good", "split": "dev"}],
+        text="text", label="label", prompt="{text} is", labels={"bad": " bad", "good": " good"}, split="split",
+    )  # fmt: skip
+    monkeypatch.setattr(registry, "_specs", dict(registry._specs))
+    id = "own/tiny-gpt2-days-lora-xs-d8-v1"
+    lp.register(id, lambda: lp.ProblemSpec("tiny-gpt2", task, lp.subspaces.LoRAXS(2, layers=1)))
+    in_process(study(problems=[id], optimizers=["cma"], budget=5), tmp_path / "s")
+    (run,) = read(tmp_path / "s").of(id, "cma")
+    assert run.held_out["dev"] == {} and run.held_out["test"]["examples"] == 2
 
 
 def test_an_interrupted_run_goes_on_from_its_record(tmp_path):

@@ -14,7 +14,7 @@ from llm_problem.study.config import Study
 from llm_problem.study.runs import Ended, Run, StudyFolder
 from llm_problem.suites import card
 from llm_problem.suites.suite import Entry
-from llm_problem.tasks.rows import EmptySplit
+from llm_problem.tasks.rows import UnusableSplit
 from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.replaying import replays
 from llm_problem_adapters.restarting import restarting
@@ -112,6 +112,7 @@ def describe(entry: Entry, problem: Problem) -> dict[str, Any]:
         "fingerprint": problem.fingerprint,
         "headline": list(problem.spec.task.headline),
         "f0": problem(problem.x0),
+        **({"signatures": signatures} if (signatures := problem.spec.task.signatures) else {}),
         "pretrained": {split: _metrics(problem, problem.x0, split) for split in SPLITS},
         "targets": known.get("targets"),
         "reference": known.get("reference"),
@@ -119,10 +120,10 @@ def describe(entry: Entry, problem: Problem) -> dict[str, Any]:
 
 
 def _metrics(problem: Problem, x: np.ndarray, split: str) -> dict[str, float]:
-    """Of a split that no optimizer sees; empty where the task has none."""
+    """Of a split that no optimizer sees; empty where the task has none that anything can be measured on."""
     try:
         problem.batch(split)
-    except EmptySplit:
+    except UnusableSplit:
         return {}
     return problem.metrics(x, split)
 

@@ -12,7 +12,8 @@ from llm_problem.study.figures.drawing import SMALL, new_figure, shortened
 from llm_problem.study.results import Results
 
 CELL = 0.34  # inches
-MARGIN = 3.6  # for names
+MARGIN = 3.6  # for names on the left
+LETTER = 0.055  # of names that stand slanted above
 
 
 def share_matrix(results: Results, wanted: Mapping[str, Targets]) -> Any:
@@ -40,7 +41,8 @@ def _matrix(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], colours: str, limits: tuple[float, float]
 ) -> Any:
     # Cells are wide enough for a number, and names stand slanted above them.
-    figure = new_figure(MARGIN / 2 + CELL * len(rows), width=MARGIN + 1.45 * CELL * len(columns))
+    slanted = LETTER * max(len(shortened(column, 40)) for column in columns)
+    figure = new_figure(0.6 + slanted + CELL * len(rows), width=MARGIN + slanted + 1.45 * CELL * len(columns))
     axes = figure.add_subplot()
     image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
     axes.set_xticks(range(len(columns)), [shortened(c, 40) for c in columns], rotation=40, ha="left", fontsize=SMALL)

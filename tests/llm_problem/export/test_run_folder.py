@@ -176,8 +176,10 @@ def test_a_problem_that_has_changed_is_refused(run, capsys):
     points = load_file(run / "points.safetensors")
     save_file({name: point * 1.5 for name, point in points.items()}, run / "points.safetensors")
     refused([run, "--optimizer", "cma"], "here and was", capsys)  # as another basis would show
-    change(run / "config.json", lambda config: config["problem"].update(seed=1))
+    change(run / "config.json", lambda config: config["problem"].update(bound=4.0))
     refused([run, "--optimizer", "cma"], "its model, data or settings have changed since", capsys)
+    change(run / "config.json", lambda config: config["problem"].update(seed=1))
+    refused([run, "--optimizer", "cma"], "the search examples become other tokens", capsys)
     assert not list(run.glob("adapter*"))
 
 

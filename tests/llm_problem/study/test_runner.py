@@ -2,16 +2,23 @@
 
 import json
 
+import pytest
+
 import llm_problem as lp
 from llm_problem import registry
 from llm_problem.cli import main
 from llm_problem.export.run_folder import export_run
 
 
-def test_a_task_without_a_dev_split_can_be_run_and_exported(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dev", [[], [("a warm day", "good")]], ids=["empty", "a single class"])
+def test_a_task_without_a_dev_split_can_be_run_and_exported(dev, tmp_path, monkeypatch):
     sentences = [("a fine day", "good"), ("a dull day", "bad"), ("warm", "good"), ("stale", "bad")]
     task = lp.tasks.Classification.from_records(
-        [{"text": t, "label": label, "split": split} for split in ("search", "test") for t, label in sentences],
+        [
+            {"text": t, "label": label, "split": split}
+            for split, rows in {"search": sentences, "dev": dev, "test": sentences}.items()
+            for t, label in rows
+        ],
         text="text",
         label="label",
         prompt="{text} is",

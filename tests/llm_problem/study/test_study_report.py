@@ -14,8 +14,10 @@ from llm_problem.function_ids import function_id
 from llm_problem.harmless import safe_name
 from llm_problem.study import read, write_report
 from llm_problem.study.ioh_files import write_ioh
+from llm_problem.study.ranking import pairs
+from llm_problem.study.runs import Ended, runs_of
 from llm_problem.study.tables import Table
-from tests.llm_problem.study.made_studies import made_study
+from tests.llm_problem.study.made_studies import PROBLEMS, made_study
 
 HOSTILE = "<script>alert('x')</script> & $x_{$"
 NAMES = ["random-search", {"name": "genetic-algorithm", "label": HOSTILE}, "cma"]
@@ -95,6 +97,22 @@ def test_a_half_finished_study_says_what_is_missing(partial):
         assert missing in words
     assert "RuntimeError: <b>broken</b>" in words
     assert not (done.page.parent / "figures" / "ranks.png").exists()
+
+
+def test_runs_that_are_all_the_same_are_one_run(tmp_path):
+    folder = made_study(tmp_path / "s", optimizers=["random-search", "cma", "differential-evolution"], seeds=6)
+    first = PROBLEMS[0]
+    for run in runs_of(folder.study()):
+        if (run.problem.name, run.optimizer.label) == (first, "cma"):
+            same = Ended(first, "cma", run.seed, "finished", evaluations=60, improvements=[(1, 2.0), (7, 0.5)])
+            folder.write_ended(run, same)
+    page = write_report(folder.path).page.read_text(encoding="utf-8")
+    assert f"cma draws nothing on {first}: its runs are the same for every seed" in page
+    results = read(folder.path)
+    assert {(pair.first, pair.second) for pair in pairs(results, first)} == {
+        ("random-search", "differential-evolution")
+    }
+    assert len(pairs(results, PROBLEMS[1])) == 3
 
 
 def test_nothing_finished_is_an_error(tmp_path):

@@ -70,7 +70,9 @@ def test_a_scorer_is_shown_all_answers(tiny_gpt2):
     assert F[0, 0] == np.mean([len(text) for text in problem.outputs(problem.x0, "search").outputs])
     assert seen == [[answers for _, _, answers in ROWS]]
     signed = problem.estimate(problem.x0, "dev", draws=20)
-    assert signed["f1"].signature.startswith("SQuAD v1.1") and signed["loss"].signature == ""
+    for name in ("f1", "exact_match", "1-f1", "1-em"):
+        assert (rules := signed[name].signature).startswith("SQuAD v1.1") and str(signed[name]).endswith(f"({rules})")
+    assert signed["loss"].signature == "" and str(signed["loss"]).endswith("]")
 
 
 def test_objectives_are_the_metrics_and_draw_each_text_once(tiny_gpt2, monkeypatch):

@@ -135,6 +135,7 @@ def test_estimates_and_comparisons_say_how_a_score_is_made(tiny_gpt2):
     before, after = problem.x0, np.ones(problem.dimension)
     for found in (problem.estimate(before, draws=20), problem.compare(before, after, draws=20)):
         assert "tok:char" in found["bleu"].signature and found["chrf"].signature.startswith("nrefs:1|")
+        assert all(found[name].signature == found[f"1-{name}"].signature for name in ("bleu", "chrf"))
         assert found["score"].signature.startswith("tests.llm_problem.tasks.scorers:misses sha256:")
         assert found["loss"].signature == ""
 
@@ -189,7 +190,7 @@ def test_looking_at_outputs(problem):
         ({}, {"prompt": "{source} {register}"}, "example 1 has no column 'register'"),
         ({}, {"prompt": "{source"}, "the prompt cannot be read"),
         ({}, {"target": "fr"}, "has no column 'fr'; it has en, de, split"),
-        ({}, {"chat": "yes"}, "chat must be True or False, got 'yes'"),
+        ({}, {"chat": "yes"}, "chat must be True, False or options .*, got 'yes'"),
         ({}, {"bleu_tokenizer": "flores200"}, "bleu_tokenizer must be one of 13a, intl, zh"),
     ],
 )
