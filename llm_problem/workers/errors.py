@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 
-class TimedOut(Exception):
+class GivenUp(Exception):
+    """An evaluation has no value, and its point is to blame; `status` is what a record calls it."""
+
+    status = "failed"
+
+
+class TimedOut(GivenUp):
     """An evaluation took longer than it may, and was given up."""
 
+    status = "timed out"
 
-class Killed(Exception):
+
+class Killed(GivenUp):
     """The process that evaluated is gone: killed for its memory, or by something else."""
 
 
