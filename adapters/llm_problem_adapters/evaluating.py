@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem.points import float_array
-from llm_problem.workers.errors import GivenUp, Killed, NotBuilt, TimedOut
+from llm_problem.workers.errors import Abandoned, GivenUp, Killed, NotBuilt, TimedOut
 from llm_problem_adapters.options import choice
 
 __all__ = ["Evaluating", "Found", "Killed", "NotBuilt", "OutOfTime", "TimedOut", "joined"]
@@ -101,7 +101,7 @@ class Evaluating:
                 if isinstance(outcome, Exception):
                     raise outcome
                 parts.append(self._read(method, outcome))
-            except NotBuilt:
+            except (NotBuilt, Abandoned):
                 raise
             except GivenUp as error:
                 parts.append(self._nothing(error.status, error))

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from llm_problem.workers.calls import Call
-from llm_problem.workers.errors import NotBuilt, TimedOut
+from llm_problem.workers.errors import Abandoned, NotBuilt, TimedOut
 from llm_problem.workers.member import Member
 from llm_problem.workers.options import count, seconds
 from llm_problem.workers.patience import Patience
@@ -106,15 +106,21 @@ class Pool:
 
         Returns:
             For each row of X (n, d) its part of the answer, or the exception that it ended with: what the problem
-            raised, `TimedOut`, or `Killed` after it cost two workers.
+            raised, `TimedOut`, or `Killed` after it cost two workers; `Abandoned` where another thread's call was
+            interrupted, or closed the pool.
 
         Raises:
             NotBuilt: workers that died cannot be replaced.
             RuntimeError: the pool is closed.
         """
         call = self.submit(method, X, **options)
-        while not call.done:
-            self.pump()
+        try:
+            while not call.done:
+                self.pump()
+        except BaseException as error:  # between two turns, too, nobody waits for the rest any more
+            with self._lock:
+                self._abandon(error)
+            raise
         return call.outcomes
 
     def submit(self, method: str, X: np.ndarray, **options: Any) -> Call:
@@ -122,8 +128,12 @@ class Pool:
         call = Call(method, np.array(X), options)
         with self._lock:
             self._require_open()
-            self._waiting.add(call, self._size(len(X)))
-            self._hand_out()
+            try:
+                self._waiting.add(call, self._size(len(X)))
+                self._hand_out()
+            except BaseException as error:
+                self._abandon(error)
+                raise
         return call
 
     def pump(self, seconds: float | None = None) -> None:
@@ -139,17 +149,17 @@ class Pool:
                     self._hear(worker)
                 self._give_up_late()
                 self._hand_out()
-            except BaseException:  # an interruption: an answer that was half read is lost, and so is who sent it
-                self._abandon()
+            except BaseException as error:
+                self._abandon(error)
                 raise
 
     def close(self) -> None:
-        """End every worker. Closing again does nothing."""
+        """End every worker; what waits is `Abandoned`. Closing again does nothing."""
         self._closed = True
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
-        self._waiting.clear()
+        self._waiting.abandon(Abandoned("the pool of workers was closed before this was evaluated"))
 
     def __enter__(self: Self) -> Self:
         return self
@@ -252,10 +262,14 @@ class Pool:
         self._dismiss(worker)
 
     def _dismiss(self, worker: Member) -> None:
+        self._workers.remove(worker)  # first: one that was killed, and stayed here, would be listened to
         worker.kill()
-        self._workers.remove(worker)
 
-    def _abandon(self) -> None:
-        self._waiting.clear()
+    def _abandon(self, error: BaseException) -> None:
+        """After an interruption a message may be half sent or half read: with it goes whose it is. Nobody waits for
+        what was asked for but whoever holds a call of `submit`, who is told."""
+        why = Abandoned(f"this was given up before it was evaluated: {type(error).__name__} {error}".rstrip())
+        why.__cause__ = error
+        self._waiting.abandon(why)
         for worker in [worker for worker in self._workers if worker.chunk is not None or not worker.ready]:
             self._dismiss(worker)

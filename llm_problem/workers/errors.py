@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
+
 
 class GivenUp(Exception):
     """An evaluation has no value, and its point is to blame; `status` is what a record calls it."""
@@ -17,6 +19,10 @@ class TimedOut(GivenUp):
 
 class Killed(GivenUp):
     """The process that evaluated is gone: killed for its memory, or by something else."""
+
+
+class Abandoned(CancelledError):
+    """What was asked for was interrupted, or the pool closed, before there was an outcome: no evaluation's fault."""
 
 
 class NotBuilt(ValueError):
