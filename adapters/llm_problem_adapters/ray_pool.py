@@ -25,7 +25,7 @@ from llm_problem_adapters.ray_cluster import connect, first_line
 
 try:
     import ray
-    from ray.exceptions import RayActorError, RayError
+    from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
     raise ImportError("RayPool needs the package ray: pip install 'ray>=2.52'") from error
 
@@ -161,14 +161,16 @@ class RayPool(Pool):
         reference, actor.reference = actor.reference, None
         try:
             kind, value = ray.get(reference)
-        except RayActorError as error:
-            self._died(actor, f"the actor that evaluated is gone: {first_line(error)}")
+        except RayTaskError as error:  # what an actor could not catch, such as an answer that cannot be sent
+            kind, value = "error", error.cause if isinstance(error.cause, Exception) else error
+        except RayError as error:  # of its process, its node, its memory, or the way there
+            self._died(actor, f"the actor that evaluated is gone: {type(error).__name__}: {first_line(error)}")
             return
         if actor.ready:
             self._answered(actor, kind, value)
             return
         if kind == "error":
-            why, node = value
+            why, node = value if isinstance(value, tuple) else (value, "its node")
             raise NotBuilt(f"the problem was not built on {node}: {type(why).__name__}: {why}") from why
         self._patience.alive()
         self._require_same_basis(value)
