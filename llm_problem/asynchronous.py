@@ -14,7 +14,8 @@ from concurrent.futures import TimeoutError
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from llm_problem.executor import require_point_of, rows_as_arrays
+from llm_problem.executor import require_point_of, value_of
+from llm_problem.workers.errors import GivenUp
 
 if TYPE_CHECKING:
     from llm_problem.problem import Problem
@@ -79,16 +80,12 @@ class AsynchronousJob:
             TimeoutError: it is not there yet.
             Exception: what the evaluation raised.
         """
-        outcome = self._outcome(timeout)
-        if isinstance(outcome, Exception):
-            raise outcome
-        (value,) = self._f.at_all(self._x[None], rows_as_arrays([outcome]))
-        return value
+        return value_of(self._f, self._x, self._outcome(timeout))
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """What the evaluation raised, None for nothing."""
         outcome = self._outcome(timeout)
-        return outcome if isinstance(outcome, Exception) else None
+        return outcome if isinstance(outcome, Exception) and not isinstance(outcome, GivenUp) else None
 
     def _outcome(self, timeout: float | None) -> Any:
         end = None if timeout is None else monotonic() + timeout

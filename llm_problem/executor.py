@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_problem.subspaces.base import positive_int
+from llm_problem.workers.rows import as_arrays, as_row
 
 if TYPE_CHECKING:
     from llm_problem.nevergrad_function import NevergradFunction
@@ -29,7 +30,8 @@ class BatchExecutor:
     A population gives the same bits as its points one by one, so that a run is the one without an executor and with
     the same `num_workers`. Only functions of one problem are taken, by `f.problem`: a function wrapped around them
     would have to be called for each point, which gains nothing and is better seen at once. Several threads may submit
-    and ask. An exception of an evaluation comes out of the `result()` of each of its points.
+    and ask. An exception of an evaluation comes out of the `result()` of each of its points; of a point that its
+    workers gave up (`GivenUp`) the penalty does, as of one whose loss is not finite.
 
     Args:
         problem: whose functions are taken, `problem.to_nevergrad()` and its copies.
@@ -184,13 +186,17 @@ def _evaluate(f: NevergradFunction, jobs: list[Job], pool: Any = None) -> None:
 def _by_workers(f: NevergradFunction, jobs: list[Job], X: np.ndarray, pool: Any) -> None:
     """What a pool finds at X (n, d), a row for each job; an error is that of its own point."""
     for job, x, outcome in zip(jobs, X, pool.outcomes("evaluate_all", X), strict=True):
-        if isinstance(outcome, Exception):
-            job._fail(outcome)
-        else:
-            (value,) = f.at_all(x[None], rows_as_arrays([outcome]))
-            job._finish(value)
+        try:
+            job._finish(value_of(f, x, outcome))
+        except Exception as error:
+            job._fail(error)
 
 
-def rows_as_arrays(rows: list[Any]) -> tuple[np.ndarray, ...]:
-    """F (n, m), G (n, c) and status (n,) of what a pool says of n points."""
-    return tuple(np.array(part) for part in zip(*rows, strict=True))
+def value_of(f: NevergradFunction, x: np.ndarray, outcome: Any) -> Any:
+    """f(x), x (d,), of what a pool says of `evaluate_all` there.
+
+    Raises:
+        Exception: what the evaluation raised.
+    """
+    (value,) = f.at_all(x[None], as_arrays([as_row(f.problem, "evaluate_all", outcome)]))
+    return value

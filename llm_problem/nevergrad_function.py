@@ -31,7 +31,8 @@ class NevergradFunction(ExperimentFunction):
     The parametrization starts at x0 = 0, the pretrained model, has the problem's sigma as its mutation and the
     problem's bounds; `full_range_sampling=False` keeps Nevergrad from sampling the whole box instead.
 
-    A loss that is not finite is handed out as the problem's penalty, because Nevergrad takes −inf for the best.
+    A loss that is not finite is handed out as the problem's penalty, because Nevergrad takes −inf for the best; so is
+    that of a point which an executor's workers gave up. Both break every constraint.
     `copy()` shares the problem and its model, a pickle carries the problem's description.
 
     Constraints go to Nevergrad apart from the loss:

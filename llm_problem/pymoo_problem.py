@@ -23,8 +23,8 @@ class PymooProblem(Problem):
 
     The problem's constraints are pymoo's inequality constraints (`G`, feasible where ≤ 0), so that its algorithms and
     results deal with them as with any others. A loss that is not finite is handed out as the problem's penalty, because
-    several of pymoo's algorithms hang on NaN or report it as the optimum; such a point breaks every constraint. Copies
-    (`save_history=True` makes one a generation) share the model.
+    several of pymoo's algorithms hang on NaN or report it as the optimum; such a point breaks every constraint, and so
+    does one that its workers gave up. Copies (`save_history=True` makes one a generation) share the model.
 
     Args:
         problem: what is evaluated.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem.points import float_array
-from llm_problem.workers.errors import Killed, NotBuilt, TimedOut
+from llm_problem.workers.errors import Abandoned, GivenUp, Killed, NotBuilt, TimedOut
 from llm_problem_adapters.options import choice
 
 __all__ = ["Evaluating", "Found", "Killed", "NotBuilt", "OutOfTime", "TimedOut", "joined"]
@@ -49,6 +49,7 @@ class Evaluating:
 
     def __init__(self, problem: Any, errors: str = "raise", alone: bool = False, seconds: float | None = None) -> None:
         self._problem, self._alone = problem, alone
+        self._apart = alone or hasattr(problem, "outcomes")  # what an evaluation kills is not the driver
         self._errors = choice("errors", errors, ERRORS)
         self._constraints = len(getattr(problem, "constraints", ()))
         self._begun = False
@@ -100,12 +101,12 @@ class Evaluating:
                 if isinstance(outcome, Exception):
                     raise outcome
                 parts.append(self._read(method, outcome))
-            except NotBuilt:
+            except (NotBuilt, Abandoned):
                 raise
-            except TimedOut as error:
-                parts.append(self._nothing("timed out", error))
+            except GivenUp as error:
+                parts.append(self._nothing(error.status, error))
             except Exception as error:
-                if self._errors == "raise" and not isinstance(error, Killed):
+                if self._errors == "raise":
                     raise
                 parts.append(self._nothing("failed", error))
         return joined(parts)
@@ -142,7 +143,7 @@ class Evaluating:
             except TimedOut as error:
                 status[i], notes[i] = "timed out", _said(error)
             except Exception as error:
-                if self._errors == "raise" and not (self._alone and isinstance(error, Killed)):
+                if self._errors == "raise" and not (self._apart and isinstance(error, Killed)):
                     raise
                 losses[i], status[i], notes[i] = np.nan, "failed", _said(error)
         return Found(losses, status, gradients=gradients, notes=tuple(notes))

@@ -14,15 +14,27 @@ class Call:
     def __init__(self, method: str, X: np.ndarray, options: dict[str, Any]) -> None:
         self.method, self.X, self.options = method, X, options
         self.outcomes: list[Any] = [None] * len(X)
-        self.left = len(X)
+        self._open = set(range(len(X)))
+
+    @property
+    def left(self) -> int:
+        """Rows without an outcome."""
+        return len(self._open)
 
     @property
     def done(self) -> bool:
-        return not self.left
+        return not self._open
 
     def settle(self, place: int, outcome: Any) -> None:
-        self.outcomes[place] = outcome
-        self.left -= 1
+        """The outcome of a row; one that has one keeps it."""
+        if place in self._open:
+            self.outcomes[place] = outcome
+            self._open.discard(place)
+
+    def abandon(self, error: Exception) -> None:
+        """This is the outcome of every row that has none."""
+        for place in list(self._open):
+            self.settle(place, error)
 
     def chunks(self, size: int) -> list[Chunk]:
         """All rows, so many at a time."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from llm_problem.workers.rows import as_arrays, as_row
+
 
 def pool_of(problem: Any, workers: Any) -> Any:
     """The pool that `workers` is, or one of so many processes.
@@ -24,6 +26,9 @@ def pool_of(problem: Any, workers: Any) -> Any:
 
 class Pooled:
     """As the problem, in the same bits, but evaluated by a pool.
+
+    A point that cost its workers their lives has no loss (NaN) and the status "failed", one that took too long the
+    status "timed out".
 
     Args:
         pool: a `WorkerPool`, or another with its `problem` and `outcomes`.
@@ -53,18 +58,21 @@ class Pooled:
         return self._arrays("race", X, {"against": against, **options})
 
     def value_and_grad(self, x: Any) -> tuple[float, np.ndarray]:
-        """As `Problem.value_and_grad`: the loss and its gradient (d,)."""
-        (found,) = self._values("value_and_grad", np.asarray(x)[None], {})
+        """As `Problem.value_and_grad`: the loss and its gradient (d,).
+
+        Raises:
+            TimedOut, Killed: there is none.
+        """
+        (found,) = self.outcomes("value_and_grad", np.asarray(x, dtype=np.float64)[None])
+        if isinstance(found, Exception):
+            raise found
         return found
 
     def _values(self, method: str, X: Any, options: dict[str, Any]) -> list[Any]:
         found = self.outcomes(method, np.atleast_2d(np.asarray(X, dtype=np.float64)), **options)
-        for value in found:
-            if isinstance(value, Exception):
-                raise value
-        return found
+        return [as_row(self._pool.problem, method, outcome) for outcome in found]
 
     def _arrays(self, method: str, X: Any, options: dict[str, Any]) -> Any:
         if not len(X):
             return getattr(self._pool.problem, method)(X, **options)
-        return tuple(np.array(part) for part in zip(*self._values(method, X, options), strict=True))
+        return as_arrays(self._values(method, X, options))

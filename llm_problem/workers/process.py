@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
-from dataclasses import dataclass, field
-from typing import Any
 
 from llm_problem.workers.calls import Chunk
+from llm_problem.workers.member import Member
 from llm_problem.workers.serving import serve
 from llm_problem.workers.starting import context
 
 LOST = 255  # exit code of a process whose fork server was killed
 
 
-@dataclass(eq=False)
-class Worker:
+class Worker(Member):
     """A process that builds the problem and answers.
 
     Args:
@@ -24,32 +21,23 @@ class Worker:
         threads: of each library in it.
     """
 
-    recipe: bytes
-    threads: int
-    ready: bool = False
-    leaving: bool = False  # gets nothing more
-    chunk: Chunk | None = None  # in hand
-    number: int = 0  # of the last call, so that an answer to an earlier one is told apart
-    end: float | None = None  # when what it does is given up
-    facts: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, recipe: bytes, threads: int) -> None:
+        super().__init__()
+        self.number = 0  # of the last call, so that an answer to an earlier one is told apart
+        self._start(recipe, threads)
 
-    def __post_init__(self) -> None:
+    def _start(self, recipe: bytes, threads: int) -> None:
         way = context()
         self.pipe, theirs = way.Pipe()
-        self.process = way.Process(target=serve, args=(theirs, self.recipe, self.threads), daemon=True)
+        self.process = way.Process(target=serve, args=(theirs, recipe, threads), daemon=True)
         self.process.start()
         theirs.close()
-        self.began = time.monotonic()
 
-    @property
-    def idle(self) -> bool:
-        return self.ready and self.chunk is None and not self.leaving
+    def spoke(self) -> bool:
+        return self.pipe.closed or bool(self.pipe.poll())
 
-    def give(self, chunk: Chunk, seconds: float | None) -> None:
-        """Send it a chunk, for so many seconds a point."""
-        self.chunk, self.number = chunk, self.number + 1
-        self.end = None if seconds is None else time.monotonic() + seconds * len(chunk.places)
-        call = chunk.call
+    def _send(self, chunk: Chunk) -> None:
+        self.number, call = self.number + 1, chunk.call
         with contextlib.suppress(OSError):  # one that has died is noticed where its answer is read
             self.pipe.send((self.number, call.method, call.X[chunk.places], call.options))
 

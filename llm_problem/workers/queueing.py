@@ -23,6 +23,7 @@ class Queue:
     def __init__(self) -> None:
         self._waiting: deque[Chunk] = deque()
         self._suspects: list[Chunk] = []
+        self._calls: set[Call] = set()  # that are not done
         self._outside = False  # whether workers were seen to be killed by something else than points
 
     def __bool__(self) -> bool:
@@ -30,7 +31,9 @@ class Queue:
 
     def add(self, call: Call, size: int) -> None:
         """Have all rows of a call wait, so many a chunk."""
-        self._waiting.extend(call.chunks(size))
+        if not call.done:
+            self._calls.add(call)
+            self._waiting.extend(call.chunks(size))
 
     def take(self) -> Chunk:
         """The next."""
@@ -71,22 +74,25 @@ class Queue:
                 self._suspects.append(chunk)
                 self._judge(chunk.call)
 
-    def clear(self) -> None:
-        """Nothing waits any more."""
+    def abandon(self, error: Exception) -> None:
+        """Nothing waits any more: this is what every call ends with, for what is in hand too."""
         self._waiting.clear()
         self._suspects.clear()
+        while self._calls:
+            self._calls.pop().abandon(error)
 
     def _singly(self, chunk: Chunk) -> None:
-        self._waiting.extendleft(reversed(chunk.singly()))
+        if not chunk.call.done:  # it may have been abandoned meanwhile
+            self._waiting.extendleft(reversed(chunk.singly()))
 
     def _judge(self, call: Call) -> None:
         """Decide about a call's suspects where nothing else of it is left."""
         suspects = [chunk for chunk in self._suspects if chunk.call is call]
-        if call.left > len(suspects):
-            return
-        for chunk in suspects:
+        for chunk in suspects if call.left <= len(suspects) else ():
             self._suspects.remove(chunk)
             if self._outside and chunk.deaths < MOST:
                 self.put_back(chunk)
             else:
                 call.settle(chunk.places[0], Killed(f"{chunk.why}, {chunk.deaths} times with this point"))
+        if call.done:
+            self._calls.discard(call)

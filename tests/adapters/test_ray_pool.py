@@ -15,6 +15,8 @@ from llm_problem_adapters import minimize
 from tests.llm_problem.workers.problems import Marked, NeverBuilt, Square
 
 ray = pytest.importorskip("ray")
+from ray import exceptions  # noqa: E402
+
 from llm_problem_adapters.ray_cluster import connect, require_answer  # noqa: E402
 from llm_problem_adapters.ray_pool import RayPool  # noqa: E402
 
@@ -72,6 +74,49 @@ def test_what_kills_hangs_or_raises_is_the_affair_of_its_own_point():
         assert np.delete(np.array(found, dtype=object), [2, 5]).tolist() == [
             Square().evaluate(X[i : i + 1])[0] for i in (0, 1, 3, 4, 6, 7)
         ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.OutOfMemoryError("too much memory is taken on this node"),
+        exceptions.NodeDiedError("the node is gone"),
+        exceptions.ActorDiedError(),
+        exceptions.ActorUnavailableError("no way to the actor", None),
+        exceptions.WorkerCrashedError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_takes_an_actor_away_costs_an_actor_and_no_value(error, monkeypatch):
+    X = drawn(4)
+    with RayPool(Square(), 1) as pool:
+        get, left = ray.get, [error]
+        monkeypatch.setattr(ray, "get", lambda *args, **kwargs: _raise(left.pop()) if left else get(*args, **kwargs))
+        assert pool.outcomes("evaluate", X) == Square().evaluate(X).tolist()
+        assert pool.replaced == 1
+
+
+def test_what_the_function_raises_costs_no_actor(monkeypatch):
+    error = exceptions.RayTaskError("rows", "where it was", ArithmeticError("no number")).as_instanceof_cause()
+    with RayPool(Square(), 1) as pool:
+        monkeypatch.setattr(ray, "get", lambda *_, **__: _raise(error))
+        (found,) = pool.outcomes("evaluate", drawn(1))
+        assert isinstance(found, ArithmeticError) and "no number" in str(found) and pool.replaced == 0
+
+
+def _raise(error):
+    raise error
+
+
+def test_an_actor_that_is_to_go_finishes_what_it_has_in_hand():
+    with RayPool(Square(seconds=0.5), 2, chunk=2) as pool:
+        pool.wait_built()
+        call = pool.submit("who", drawn(4))
+        pool.resize(1)
+        while not call.done:
+            pool.pump()
+        assert len(set(call.outcomes)) == 2 and pool.replaced == 0
+        assert len(set(pool.outcomes("who", drawn(4)))) == 1
 
 
 def test_what_cannot_be_built_or_has_no_place_is_said():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem.workers import WorkerPool
-from llm_problem.workers.pool import CHUNKS
+from llm_problem.workers.base import CHUNKS
 from llm_problem_adapters.faults.objectives import Free
 from llm_problem_adapters.minimize import minimize
 from llm_problem_adapters.parallel.measuring import generation_rate, threads

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from llm_problem.workers.pool import CHUNKS
+from llm_problem.workers.base import CHUNKS
 
 
 @dataclass(frozen=True)

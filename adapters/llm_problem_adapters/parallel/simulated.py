@@ -6,7 +6,6 @@ import heapq
 import multiprocessing
 import tempfile
 import time
-from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener, wait
 from pathlib import Path
 from typing import Any
@@ -32,16 +31,17 @@ class _NoProcess:
         """There is none."""
 
 
-@dataclass(eq=False)
 class _Sleeper(Worker):
     """A worker's connection to the one process that sleeps for all."""
 
-    address: str = ""
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__(b"", 1)
 
-    def __post_init__(self) -> None:
-        self.pipe: Any = Client(self.address, family="AF_UNIX")
+    def _start(self, recipe: bytes, threads: int) -> None:
+        self.pipe: Any = Client(self._address, family="AF_UNIX")
         self.process: Any = _NoProcess()
-        self.ready, self.began = True, time.monotonic()
+        self.ready = True
         self.facts = {"rss": 0, "private": 0, "peak": 0, "basis": None}
 
 
@@ -67,7 +67,7 @@ class SimulatedPool(WorkerPool):
         super().__init__(problem, workers)
 
     def _new(self) -> Worker:
-        return _Sleeper(b"", 1, address=self._address)
+        return _Sleeper(self._address)
 
     def close(self) -> None:
         """End every worker and the process behind them."""

@@ -60,6 +60,22 @@ class Marked(Square):
                 hold.append(np.ones(2**22))  # 32 MB
 
 
+class Faced(Marked):
+    """The same with what the faces ask of a problem."""
+
+    name, fingerprint, penalty = "faced", "0" * 16, 1e6
+    objectives, constraints = ("loss",), (("first", 5.0),)
+
+    def evaluate_all(self, X):
+        return self.evaluate(X)[:, None], X[:, :1] - 5.0, np.full(len(X), "ok")
+
+    def race(self, X, against):
+        return self.evaluate(X), np.full(len(X), "ok")
+
+    def value_and_grad(self, x):
+        return self.evaluate(x[None])[0], 2 * (x - 1.0)
+
+
 class TooLarge(Square):
     """Dies, once for all, where more than one point is evaluated together."""
 

@@ -12,9 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
-from llm_problem.workers import Killed, Pooled, TimedOut, WorkerPool
+from llm_problem.asynchronous import AsynchronousExecutor
+from llm_problem.nevergrad_function import NevergradFunction
+from llm_problem.workers import Abandoned, Killed, Pooled, TimedOut, WorkerPool
+from llm_problem.workers.process import Worker
 from llm_problem_adapters.faults.left_over import processes, shared_memory
-from tests.llm_problem.workers.problems import Marked, Square, TooLarge
+from tests.llm_problem.workers.problems import Faced, Marked, Square, TooLarge
 
 
 @pytest.fixture
@@ -133,6 +136,59 @@ def test_an_interruption_leaves_a_pool_that_can_be_used_or_closed(leaves_nothing
     with pytest.raises(RuntimeError, match="closed"):
         pool.outcomes("evaluate", X)
     pool.close()
+
+
+def test_an_interruption_ends_futures_with_an_error_that_says_so(leaves_nothing, interruptible):
+    problem = Faced("kill", seconds=0.3)
+    f = NevergradFunction(problem)
+    with WorkerPool(problem, 1) as pool:
+        executor = AsynchronousExecutor(problem, pool, own=False)
+        jobs = [executor.submit(f, x) for x in drawn(4)]
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            [job.result() for job in jobs]
+        assert all(job.done() for job in jobs)
+        with pytest.raises(Abandoned, match="given up before it was evaluated: KeyboardInterrupt"):
+            jobs[-1].result(timeout=1)
+        waiting = executor.submit(f, drawn(1)[0])
+    assert waiting.done() and "closed before this was evaluated" in str(waiting.exception())
+
+
+@pytest.mark.parametrize("way", ["submit", "outcomes"])
+def test_an_interruption_while_points_are_sent_leaves_no_worker_busy(way, leaves_nothing, monkeypatch):
+    """Half a message is on its way: whoever gets it waits for the rest, and for good."""
+    X = drawn(6)
+    with WorkerPool(Square(), 2) as pool:
+        pool.wait_built()
+        before, send = pool.pids, Worker._send
+
+        def interrupted(worker, chunk):
+            os.write(worker.pipe.fileno(), (100).to_bytes(4, "big") + b"x")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Worker, "_send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(pool, way)("evaluate", X)
+        monkeypatch.setattr(Worker, "_send", send)
+        assert len(set(before) & set(pool.pids)) == 1
+        call = pool.submit("evaluate", X)
+        end = time.monotonic() + 20
+        while not call.done and time.monotonic() < end:
+            pool.pump(1.0)
+        assert call.outcomes == Square().evaluate(X).tolist()
+        pool.wait_built()
+        assert not any(worker.chunk for worker in pool._workers)
+
+
+def test_points_are_those_that_were_submitted(leaves_nothing):
+    X = drawn(8)
+    expected = Square().evaluate(X).tolist()
+    with WorkerPool(Square(), 1) as pool:
+        call = pool.submit("evaluate", X)
+        X[:] = 0
+        while not call.done:
+            pool.pump()
+    assert call.outcomes == expected
 
 
 def test_workers_of_a_driver_that_was_killed_end_too(tmp_path):

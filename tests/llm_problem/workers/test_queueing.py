@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llm_problem.workers import Killed
+from llm_problem.workers import Abandoned, Killed
 from llm_problem.workers.calls import Call
 from llm_problem.workers.patience import BUILDS, Patience
 from llm_problem.workers.queueing import MOST, TRIES, Queue
@@ -57,6 +57,17 @@ def test_where_workers_are_killed_from_outside_a_point_is_tried_more_often(call,
         assert not call.done
         queue.killed(queue.take(), "gone")
     assert call.done and f"{MOST} times" in str(call.outcomes[0]) and not queue
+
+
+def test_a_call_that_is_abandoned_is_done_with_what_it_has_and_keeps_it(call, queue):
+    first, second = queue.take(), queue.take()
+    queue.answered(first, "rows", [1.0, 2.0])
+    queue.put_back(second)
+    error = Abandoned("enough")
+    queue.abandon(error)
+    assert call.done and call.outcomes == [1.0, 2.0, error, error] and not queue
+    queue.answered(second, "rows", [3.0, 4.0])  # too late
+    assert call.outcomes[2:] == [error, error]
 
 
 def test_a_problem_that_was_never_built_is_given_up_soon():
