@@ -328,7 +328,7 @@ minimize(lp.make("{ID}"), "cma", 60, seed=2, record="run.sqlite", callback=kill)
     finally:
         torch.set_num_threads(threads)
     with RunRecord.read(path) as record:
-        assert lp.ProblemSpec.from_dict(record.identity["spec"]) == lp.get_spec(ID)
+        assert lp.ProblemSpec.from_dict(record.identity["spec"]) == lp.make(ID).spec
         assert record.identity["problem"]["fingerprint"] == lp.make(ID).fingerprint
 
 

@@ -152,7 +152,7 @@ def test_a_run_leaves_its_records(tmp_path, capsys):
         assert found["verdict"] == change.verdict
 
     config = strict_json((out / "config.json").read_text())
-    assert lp.ProblemSpec.from_dict(config["problem"]) == lp.get_spec(ID)
+    assert lp.ProblemSpec.from_dict(config["problem"]) == problem.spec
     assert config["fingerprint"] == problem.fingerprint
     assert (config["optimizers"], config["budget"], config["seed"]) == (["random-search", "cma"], 12, 0)
     assert config["versions"]["torch"]
