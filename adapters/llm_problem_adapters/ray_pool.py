@@ -174,8 +174,9 @@ class RayPool(Pool):
             return
         if kind == "error":
             why, node = value if isinstance(value, tuple) else (value, "its node")
-            raise NotBuilt(f"the problem was not built on {node}: {type(why).__name__}: {why}") from why
-        self._patience.alive()
+            self._not_built(actor, f"on {node}", why)
+            return
+        self._patience.built()
         self._require_same_basis(value)
         actor.ready, actor.facts = True, value
 

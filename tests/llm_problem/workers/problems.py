@@ -92,5 +92,22 @@ class NeverBuilt(Square):
         return _refuse, ()
 
 
+class Sometimes(Square):
+    """Cannot be unpickled while there is a file."""
+
+    def __init__(self, file, **options):
+        super().__init__(**options)
+        self.file = file
+
+    def __reduce__(self):
+        return _unless, (self.file, self.seconds)
+
+
+def _unless(file, seconds):
+    if file.exists():
+        raise MemoryError("not now")
+    return Sometimes(file, seconds=seconds)
+
+
 def _refuse():
     raise FileNotFoundError("no such model here")

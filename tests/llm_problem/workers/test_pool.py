@@ -14,10 +14,10 @@ import pytest
 
 from llm_problem.asynchronous import AsynchronousExecutor
 from llm_problem.nevergrad_function import NevergradFunction
-from llm_problem.workers import Abandoned, Killed, Pooled, TimedOut, WorkerPool
+from llm_problem.workers import Abandoned, Killed, Pooled, TimedOut, WorkerPool, base
 from llm_problem.workers.process import Worker
 from llm_problem_adapters.faults.left_over import processes, shared_memory
-from tests.llm_problem.workers.problems import Faced, Marked, Square, TooLarge
+from tests.llm_problem.workers.problems import Faced, Marked, Sometimes, Square, TooLarge
 
 
 @pytest.fixture
@@ -178,6 +178,35 @@ def test_an_interruption_while_points_are_sent_leaves_no_worker_busy(way, leaves
         assert call.outcomes == Square().evaluate(X).tolist()
         pool.wait_built()
         assert not any(worker.chunk for worker in pool._workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_cannot_be_replaced_for_a_while_ends_nothing(workers, leaves_nothing, tmp_path):
+    """A file was away, memory was short: it was built before, and may be again."""
+    X, away = drawn(20), tmp_path / "away"
+    with WorkerPool(Sometimes(away, seconds=0.05), workers) as pool:
+        pool.wait_built()
+        call = pool.submit("evaluate", X)
+        away.touch()
+        os.kill(pool.pids[0], signal.SIGKILL)
+        while pool.replaced < 3:
+            pool.pump(0.5)
+        away.unlink()
+        while not call.done:
+            pool.pump()
+        pool.wait_built()
+        assert len(pool.pids) == workers
+    assert call.outcomes == Square().evaluate(X).tolist()
+
+
+def test_a_chain_of_lost_workers_is_said_once(leaves_nothing, monkeypatch):
+    monkeypatch.setattr(base, "MANY", 3)
+    X = drawn(6)
+    X[[1, 3], 0] = 3
+    with WorkerPool(Marked("kill"), 1, chunk=1) as pool:
+        with pytest.warns(RuntimeWarning, match="3 workers of <WorkerPool of 1 .* killed by SIGKILL") as said:
+            pool.outcomes("evaluate", X)
+        assert len(said) == 1 and pool.replaced == 4
 
 
 def test_points_are_those_that_were_submitted(leaves_nothing):

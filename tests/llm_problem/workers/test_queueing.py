@@ -84,3 +84,17 @@ def test_a_problem_that_was_built_is_built_again_for_a_while_whoever_kills():
     patience.alive()
     assert not any(patience.over(killed=True, others=True) for _ in range(10 * BUILDS))
     assert patience.over(killed=True, others=False)
+
+
+def test_from_the_fifth_failure_on_there_is_a_rest_until_one_is_built():
+    patience = Patience()
+    patience.built()
+    rests = []
+    for _ in range(BUILDS + 8):
+        patience.over(killed=False, others=True)
+        patience.alive()  # others answer, which says nothing of those that are not built
+        rests.append(patience.rest())
+    assert rests[: BUILDS - 1] == [0.0] * (BUILDS - 1)
+    assert rests[BUILDS - 1 :] == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30, 30], abs=0.5)
+    patience.built()
+    assert patience.rest() == 0
