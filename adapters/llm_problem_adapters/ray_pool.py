@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -136,7 +137,8 @@ class RayPool(Pool):
         """End the actors, and with the last pool the connection or the cluster that one of them opened."""
         super().close()
         connection, self._connection = self._connection, None
-        leave(connection)
+        if os.getpid() == self._owner:
+            leave(connection)
 
     # Inside.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 import time
 import warnings
@@ -56,7 +57,7 @@ class Pool:
         self._recipe = recipe_of(problem)
         self._workers: list[Any] = []
         self._waiting = Queue()
-        self._patience, self._closed = Patience(), False
+        self._patience, self._closed, self._owner = Patience(), False, os.getpid()
         self.replaced = 0  # workers that died or were killed
         self._lock, self._asking = threading.RLock(), deque[None]()  # the second: for those who want the first
 
@@ -158,6 +159,8 @@ class Pool:
     def close(self) -> None:
         """End every worker; what waits is `Abandoned`. Closing again does nothing."""
         self._closed = True
+        if os.getpid() != self._owner:  # a fork of the process whose workers these are
+            return
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
@@ -199,6 +202,8 @@ class Pool:
     def _require_open(self) -> None:
         if self._closed:
             raise RuntimeError("this pool of workers is closed")
+        if os.getpid() != self._owner:
+            raise RuntimeError("this pool of workers belongs to the process that this one was forked from")
 
     def _size(self, n: int) -> int:
         """Points a chunk: values do not depend on it."""
@@ -244,7 +249,7 @@ class Pool:
         self._lose(worker, why)
         if not worker.ready:
             self._require_patience(killed, f"in a process of its own: {why}{hint}")
-        self._waiting.killed(chunk, why)
+        self._waiting.killed(chunk, why, killed)
 
     def _not_built(self, worker: Member, where: str, error: Exception) -> None:
         """It has ended with this while it built."""

@@ -72,7 +72,7 @@ class WorkerPool(Pool):
     def close(self) -> None:
         """End every worker. Closing again does nothing."""
         super().close()
-        if self._basis is not None:
+        if self._basis is not None and os.getpid() == self._owner:
             shutil.rmtree(os.path.dirname(self._basis), ignore_errors=True)
             self._basis = None
 

@@ -1,6 +1,7 @@
 """Workers: values in order and whole, whatever becomes of the processes; and nothing is left of them."""
 
 import contextlib
+import copy
 import os
 import signal
 import subprocess
@@ -207,6 +208,29 @@ def test_a_chain_of_lost_workers_is_said_once(leaves_nothing, monkeypatch):
         with pytest.warns(RuntimeWarning, match="3 workers of <WorkerPool of 1 .* killed by SIGKILL") as said:
             pool.outcomes("evaluate", X)
         assert len(said) == 1 and pool.replaced == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_of_the_driver_leaves_the_workers_alone(leaves_nothing):
+    with WorkerPool(Square(), 1) as pool:
+        pool.wait_built()
+        child = os.fork()
+        if not child:
+            said = ""
+            try:
+                pool.outcomes("evaluate", drawn(1))
+            except RuntimeError as error:
+                said = str(error)
+            pool.close()
+            os._exit(0 if "forked" in said else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert pool.outcomes("evaluate", drawn(2)) == Square().evaluate(drawn(2)).tolist() and pool.replaced == 0
+
+
+def test_a_pooled_problem_can_be_copied(leaves_nothing):
+    with WorkerPool(Square(), 1) as pool:
+        copied = copy.copy(Pooled(pool))
+        assert copied.evaluate(drawn(2)).tolist() == Square().evaluate(drawn(2)).tolist() and copied.dimension == 3
 
 
 def test_points_are_those_that_were_submitted(leaves_nothing):

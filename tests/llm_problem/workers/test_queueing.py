@@ -59,6 +59,22 @@ def test_where_workers_are_killed_from_outside_a_point_is_tried_more_often(call,
     assert call.done and f"{MOST} times" in str(call.outcomes[0]) and not queue
 
 
+@pytest.mark.parametrize("before", ["an earlier call", "an idle worker that ended by itself"])
+def test_what_is_no_sign_that_somebody_kills_meanwhile(before):
+    queue, first, second = Queue(), Call("evaluate", np.zeros((1, 2)), {}), Call("evaluate", np.zeros((1, 2)), {})
+    queue.add(first, 1)
+    if before == "an earlier call":
+        queue.killed(None, "gone")
+    queue.answered(queue.take(), "rows", [1.0])
+    queue.add(second, 1)
+    if before != "an earlier call":
+        queue.killed(None, "gone", killed=False)
+    for _ in range(TRIES):
+        assert not second.done
+        queue.killed(queue.take(), "gone")
+    assert second.done and f"{TRIES} times" in str(second.outcomes[0])
+
+
 def test_a_call_that_is_abandoned_is_done_with_what_it_has_and_keeps_it(call, queue):
     first, second = queue.take(), queue.take()
     queue.answered(first, "rows", [1.0, 2.0])
