@@ -156,6 +156,11 @@ class Pool:
                 self._abandon(error)
                 raise
 
+    def cancel(self, call: Call) -> None:
+        """End a call of `submit`, `Abandoned` where it has no outcome; workers finish what they have in hand."""
+        with self._lock:
+            self._waiting.cancel(call, Abandoned("this was cancelled before it was evaluated"))
+
     def close(self) -> None:
         """End every worker; what waits is `Abandoned`. Closing again does nothing."""
         self._closed = True

@@ -41,7 +41,8 @@ class Queue:
 
     def put_back(self, chunk: Chunk) -> None:
         """It was taken, and nothing came of it, which is nobody's fault."""
-        self._waiting.appendleft(chunk)
+        if not chunk.call.done:
+            self._waiting.appendleft(chunk)
 
     def answered(self, chunk: Chunk, kind: str, value: Any) -> None:
         """Its worker said "rows" and one for each point, or "error" and an exception."""
@@ -76,6 +77,13 @@ class Queue:
                 self._suspects.append(chunk)
                 self._judge(chunk.call)
 
+    def cancel(self, call: Call, error: Exception) -> None:
+        """Nothing of it waits any more, and what is in hand is too late."""
+        self._waiting = deque(chunk for chunk in self._waiting if chunk.call is not call)
+        self._suspects = [chunk for chunk in self._suspects if chunk.call is not call]
+        self._calls.discard(call)
+        call.abandon(error)
+
     def abandon(self, error: Exception) -> None:
         """Nothing waits any more: this is what every call ends with, for what is in hand too."""
         self._waiting.clear()
@@ -88,7 +96,7 @@ class Queue:
             call.outside = True
 
     def _singly(self, chunk: Chunk) -> None:
-        if not chunk.call.done:  # it may have been abandoned meanwhile
+        if not chunk.call.done:
             self._waiting.extendleft(reversed(chunk.singly()))
 
     def _judge(self, call: Call) -> None:

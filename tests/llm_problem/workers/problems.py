@@ -29,6 +29,9 @@ class Square:
         time.sleep(self.seconds * len(X))
         return [os.getpid()] * len(X)
 
+    def variable(self, X):
+        return [os.environ.get("LLM_PROBLEM_TRIED")] * len(X)
+
 
 class Limited(Square):
     """With a constraint that half of the points break."""

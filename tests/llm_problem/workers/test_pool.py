@@ -227,6 +227,19 @@ def test_a_fork_of_the_driver_leaves_the_workers_alone(leaves_nothing):
         assert pool.outcomes("evaluate", drawn(2)) == Square().evaluate(drawn(2)).tolist() and pool.replaced == 0
 
 
+def test_a_worker_has_the_environment_of_its_driver(leaves_nothing, monkeypatch):
+    import torch  # so that there is a fork server, which has an environment of its own
+
+    assert torch.__version__
+    for value in ("first", "second", None):
+        if value is None:
+            monkeypatch.delenv("LLM_PROBLEM_TRIED")
+        else:
+            monkeypatch.setenv("LLM_PROBLEM_TRIED", value)
+        with WorkerPool(Square(), 1) as pool:
+            assert pool.outcomes("variable", drawn(1)) == [value]
+
+
 def test_a_pooled_problem_can_be_copied(leaves_nothing):
     with WorkerPool(Square(), 1) as pool:
         copied = copy.copy(Pooled(pool))
