@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from llm_problem.executor import require_point_of, value_of
+from llm_problem.workers.calls import Call
 from llm_problem.workers.errors import GivenUp
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class AsynchronousExecutor:
 
     def __init__(self, problem: Problem, pool: Any, own: bool = True) -> None:
         self.problem, self._pool, self._own = problem, pool, own
+        self._calls: set[Call] = set()  # without an outcome, as far as it is known
+        self._shut_down = False
 
     def submit(self, f: Any, /, *args: Any, **kwargs: Any) -> AsynchronousJob:
         """Send f(x) to a worker, or queue it until there is one.
@@ -43,18 +46,48 @@ class AsynchronousExecutor:
             RuntimeError: after `shutdown`.
         """
         require_point_of(self.problem, f, args, kwargs)
-        return AsynchronousJob(f, f.point(args[0]), self._pool)
+        if self._shut_down:
+            raise RuntimeError("this executor was shut down: take a new one from problem.executor()")
+        x = f.point(args[0]).copy()
+        call = self._pool.submit("evaluate_all", x[None])
+        self._calls.add(call)
+        return AsynchronousJob(f, x, call, self)
+
+    def pump(self, seconds: float | None = None) -> None:
+        """Have workers go on until something came, or for so many seconds."""
+        try:
+            self._pool.pump(seconds)
+        finally:
+            self._tidy()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the executor's own workers."""
-        if self._own:
+        """Take nothing more, and end the executor's own workers.
+
+        What waits or is being evaluated is waited for; or goes on when it is asked for (wait=False); or is cancelled.
+        """
+        self._shut_down = True
+        try:
+            if cancel_futures:
+                for call in self._calls:
+                    self._pool.cancel(call)
+            self._tidy()
+            while wait and self._calls:
+                self.pump()
+        except BaseException:
+            if self._own:
+                self._pool.close()
+            raise
+
+    def _tidy(self) -> None:
+        self._calls = {call for call in self._calls if not call.done}
+        if self._shut_down and self._own and not self._calls:
             self._pool.close()
 
     def __enter__(self) -> AsynchronousExecutor:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self.shutdown(cancel_futures=kind is not None)
 
     def __repr__(self) -> str:
         return f"<AsynchronousExecutor of {self.problem!r}, not repeatable>"
@@ -63,14 +96,13 @@ class AsynchronousExecutor:
 class AsynchronousJob:
     """What `submit` returns."""
 
-    def __init__(self, f: Any, x: Any, pool: Any) -> None:
-        self._f, self._x, self._pool = f, x, pool
-        self._call = pool.submit("evaluate_all", x[None])
+    def __init__(self, f: Any, x: Any, call: Call, executor: AsynchronousExecutor) -> None:
+        self._f, self._x, self._call, self._executor = f, x, call, executor
 
     def done(self) -> bool:
         """Whether it was evaluated; returns at once."""
         if not self._call.done:
-            self._pool.pump(0.0)
+            self._executor.pump(0.0)
         return bool(self._call.done)
 
     def result(self, timeout: float | None = None) -> Any:
@@ -78,6 +110,7 @@ class AsynchronousJob:
 
         Raises:
             TimeoutError: it is not there yet.
+            Abandoned: it was interrupted or cancelled, or its workers were ended.
             Exception: what the evaluation raised.
         """
         return value_of(self._f, self._x, self._outcome(timeout))
@@ -93,5 +126,5 @@ class AsynchronousJob:
             left = None if end is None else end - monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"not evaluated within {timeout:g} seconds")
-            self._pool.pump(left)
+            self._executor.pump(left)
         return self._call.outcomes[0]

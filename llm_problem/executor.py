@@ -75,25 +75,35 @@ class BatchExecutor:
                 jobs = [job for job in self._queue if job._f is f]
                 _evaluate(f, jobs, self._pool)
                 self._queue = [job for job in self._queue if job._f is not f]  # after an interruption they still wait
+            if self._shut_down and self._own:
+                self._pool.close()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more. What waits is evaluated now, or when it is asked for (wait=False), or is cancelled."""
+        """Take nothing more. What waits is evaluated now, or when it is asked for (wait=False), or is cancelled; as it
+        is where evaluating it now raises and workers of the executor's own, which end then, would be needed for it."""
         with self._lock:
             self._shut_down = True
             if cancel_futures:
-                for job in self._queue:
-                    job._fail(CancelledError())
-                self._queue = []
-            elif wait:
-                self.flush()
-            if self._own and not self._queue:
-                self._pool.close()
+                self._cancel(CancelledError())
+            if wait or not self._queue:
+                try:
+                    self.flush()
+                except BaseException as error:
+                    if self._own:
+                        self._cancel(CancelledError(f"not evaluated, because of {type(error).__name__}: {error}"))
+                        self._pool.close()
+                    raise
+
+    def _cancel(self, error: CancelledError) -> None:
+        for job in self._queue:
+            job._fail(error)
+        self._queue = []
 
     def __enter__(self) -> BatchExecutor:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self.shutdown(cancel_futures=kind is not None)  # after Ctrl-C nobody wants what waits to be evaluated first
 
     def __repr__(self) -> str:
         return f"<BatchExecutor of {self.problem!r}, batch {self.batch}>"

@@ -150,7 +150,7 @@ def minimize(
     if resume and record is None:
         raise ValueError("there is nothing to resume from: give the run's record")
     limits = Limits.of(limits)
-    apart = evaluated_elsewhere(problem, limits, workers)
+    apart: Any = None
     books: Unrecorded | None = None
     try:
         books = Unrecorded() if record is None else Recording(record, resume, record_points)
@@ -162,6 +162,7 @@ def minimize(
             _require_gradient(problem, name)
             if generalisation is not None and generalisation.resample is not None:
                 raise ValueError(f"{name} follows the gradient on the whole search split, which cannot be drawn anew")
+        apart = evaluated_elsewhere(problem, limits, workers)  # after what can be refused at once
         evaluating = Evaluating(problem if apart is None else apart, errors, limits.of_one, limits.seconds)
         rest = {"budget": int(budget), "race": bool(race), "generalisation": generalisation, "errors": errors}
         books.begin({} if record is None else identity_of(problem, optimizer, name, options, settings, **rest))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from llm_problem.workers.member import Member
 from llm_problem.workers.serving import build, rows_of, sendable
 from llm_problem.workers.starting import LIBRARIES
 from llm_problem_adapters.options import positive
-from llm_problem_adapters.ray_cluster import connect, first_line
+from llm_problem_adapters.ray_cluster import connect, first_line, leave
 
 try:
     import ray
@@ -65,7 +66,8 @@ class _Actor(Member):
 
     def kill(self) -> None:
         with contextlib.suppress(RayError, ValueError):  # it may be gone
-            ray.kill(self.handle)
+            if ray.is_initialized():  # asking would connect anew
+                ray.kill(self.handle)
 
     def _send(self, chunk: Chunk) -> None:
         self.reference = self.handle.rows.remote(chunk.call.method, chunk.call.X[chunk.places], chunk.call.options)
@@ -81,7 +83,8 @@ class RayPool(Pool):
         problem: any that can be pickled; a `Problem` travels as its description.
         workers: actors, at least 1.
         address: of a running cluster, "host:port", "ray://host:port" or "auto"; None starts one on this machine, which
-            ends with the pool. Where this process is connected to a cluster already, that is taken.
+            ends with the last pool that uses it. Where this process is connected to a cluster already, that is taken,
+            and left alone; an address must be its own then.
         threads: of each actor's libraries.
         cpus, gpus: that an actor takes of its node.
         resources: others, as Ray names them.
@@ -110,7 +113,7 @@ class RayPool(Pool):
         connect_seconds: float = 30.0,
     ) -> None:
         super().__init__(problem, workers, threads, chunk, evaluation_seconds)
-        self._own = connect(address, positive("connect_seconds", connect_seconds), math.ceil(self._count * cpus))
+        self._connection = connect(address, positive("connect_seconds", connect_seconds), math.ceil(self._count * cpus))
         try:
             self._takes = {"CPU": cpus, "GPU": gpus, **(resources or {})}
             self._require_room(self._count)
@@ -131,12 +134,11 @@ class RayPool(Pool):
             raise
 
     def close(self) -> None:
-        """End the actors, and the cluster that was started for them."""
-        if self._closed:
-            return
+        """End the actors, and with the last pool the connection or the cluster that one of them opened."""
         super().close()
-        if self._own:
-            ray.shutdown()
+        connection, self._connection = self._connection, None
+        if os.getpid() == self._owner:
+            leave(connection)
 
     # Inside.
 
@@ -144,14 +146,17 @@ class RayPool(Pool):
         return _Actor(self._kind.remote(self._recipe, self._threads))
 
     def _require_room(self, workers: int) -> None:
-        there = ray.cluster_resources()
-        for name, amount in self._takes.items():
-            fit = int(there.get(name, 0) / amount) if amount > 0 else workers
-            if fit < workers:
-                raise NotBuilt(
-                    f"{workers} workers of {amount:g} {name} each do not fit into this cluster, which has "
-                    f"{there.get(name, 0):g} {name} in all: {fit} do"
-                )
+        takes = {name: amount for name, amount in self._takes.items() if amount > 0}
+        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fit = sum(min((int(node.get(name, 0) / takes[name]) for name in takes), default=workers) for node in there)
+        if fit < workers:  # an actor is on one node, which must have all of it
+            each = ", ".join(f"{amount:g} {name}" for name, amount in takes.items())
+            has = " or ".join(
+                dict.fromkeys(", ".join(f"{node.get(name, 0):g} {name}" for name in takes) for node in there)
+            )
+            raise NotBuilt(
+                f"{workers} workers of {each} each do not fit into this cluster, whose nodes have {has}: {fit} do"
+            )
 
     def _heard(self, seconds: float | None) -> list[_Actor]:
         busy = {actor.reference: actor for actor in self._workers if actor.reference is not None}
@@ -171,8 +176,9 @@ class RayPool(Pool):
             return
         if kind == "error":
             why, node = value if isinstance(value, tuple) else (value, "its node")
-            raise NotBuilt(f"the problem was not built on {node}: {type(why).__name__}: {why}") from why
-        self._patience.alive()
+            self._not_built(actor, f"on {node}", why)
+            return
+        self._patience.built()
         self._require_same_basis(value)
         actor.ready, actor.facts = True, value
 

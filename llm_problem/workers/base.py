@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -25,6 +27,7 @@ from llm_problem.workers.queueing import Queue
 from llm_problem.workers.recipe import recipe_of
 
 START_SECONDS = 1800.0  # in which a problem is built
+MANY = 10  # workers replaced, at which it is said
 CHUNKS = 4  # a worker gets of a population, so that none waits long for another
 
 Self = TypeVar("Self", bound="Pool")
@@ -54,7 +57,7 @@ class Pool:
         self._recipe = recipe_of(problem)
         self._workers: list[Any] = []
         self._waiting = Queue()
-        self._patience, self._closed = Patience(), False
+        self._patience, self._closed, self._owner = Patience(), False, os.getpid()
         self.replaced = 0  # workers that died or were killed
         self._lock, self._asking = threading.RLock(), deque[None]()  # the second: for those who want the first
 
@@ -153,9 +156,16 @@ class Pool:
                 self._abandon(error)
                 raise
 
+    def cancel(self, call: Call) -> None:
+        """End a call of `submit`, `Abandoned` where it has no outcome; workers finish what they have in hand."""
+        with self._lock:
+            self._waiting.cancel(call, Abandoned("this was cancelled before it was evaluated"))
+
     def close(self) -> None:
         """End every worker; what waits is `Abandoned`. Closing again does nothing."""
         self._closed = True
+        if os.getpid() != self._owner:  # a fork of the process whose workers these are
+            return
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
@@ -197,6 +207,8 @@ class Pool:
     def _require_open(self) -> None:
         if self._closed:
             raise RuntimeError("this pool of workers is closed")
+        if os.getpid() != self._owner:
+            raise RuntimeError("this pool of workers belongs to the process that this one was forked from")
 
     def _size(self, n: int) -> int:
         """Points a chunk: values do not depend on it."""
@@ -205,6 +217,8 @@ class Pool:
         return self._chunk or max(1, math.ceil(n / (CHUNKS * self._count)))
 
     def _fill(self) -> None:
+        if self._patience.rest():
+            return
         staying = sum(not worker.leaving for worker in self._workers)
         for _ in range(self._count - staying):
             self._workers.append(self._new())
@@ -220,6 +234,8 @@ class Pool:
         """How long to wait for word."""
         now, ends = time.monotonic(), [] if seconds is None else [seconds]
         ends += [max(0.0, worker.end - now) for worker in self._workers if worker.end is not None]
+        if rest := self._patience.rest():
+            ends.append(rest)
         ends += [max(0.0, worker.began + START_SECONDS - now) for worker in self._workers if not worker.ready]
         return min(ends, default=None)
 
@@ -235,10 +251,20 @@ class Pool:
     def _died(self, worker: Member, why: str, killed: bool = True, hint: str = "") -> None:
         """It is gone; `killed` from outside, or it ended by itself."""
         chunk = worker.chunk
-        self._lose(worker)
-        if not worker.ready and self._patience.over(killed, any(other.ready for other in self._workers)):
-            raise NotBuilt(f"the problem was not built in a process of its own: {why}{hint}")
-        self._waiting.killed(chunk, why)
+        self._lose(worker, why)
+        if not worker.ready:
+            self._require_patience(killed, f"in a process of its own: {why}{hint}")
+        self._waiting.killed(chunk, why, killed)
+
+    def _not_built(self, worker: Member, where: str, error: Exception) -> None:
+        """It has ended with this while it built."""
+        why = f"{where}: {type(error).__name__}: {error}"
+        self._lose(worker, f"the problem was not built {why}")
+        self._require_patience(False, why, error)
+
+    def _require_patience(self, killed: bool, why: str, cause: Exception | None = None) -> None:
+        if self._patience.over(killed, any(other.ready for other in self._workers)):
+            raise NotBuilt(f"the problem was not built {why}") from cause
 
     def _give_up_late(self) -> None:
         now = time.monotonic()
@@ -248,7 +274,7 @@ class Pool:
             why = None if worker.chunk is None else self._too_much(worker, now)
             if why is not None and not worker.spoke():
                 chunk = worker.chunk
-                self._lose(worker)
+                self._lose(worker, str(why))
                 self._waiting.failed(chunk, why)
 
     def _too_much(self, worker: Any, now: float) -> Exception | None:
@@ -257,9 +283,16 @@ class Pool:
             return TimedOut(f"longer than {self._seconds:g} seconds")
         return None
 
-    def _lose(self, worker: Member) -> None:
+    def _lose(self, worker: Member, why: str) -> None:
         self.replaced += 1
         self._dismiss(worker)
+        if self.replaced == MANY:
+            warnings.warn(
+                f"{MANY} workers of {self!r} were lost, and others started, the last because: {why}. This goes on "
+                "without another word; the pool's `replaced` counts them",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _dismiss(self, worker: Member) -> None:
         self._workers.remove(worker)  # first: one that was killed, and stayed here, would be listened to

@@ -15,6 +15,7 @@ class Call:
         self.method, self.X, self.options = method, X, options
         self.outcomes: list[Any] = [None] * len(X)
         self._open = set(range(len(X)))
+        self.outside = False  # whether somebody was seen to kill workers meanwhile, whatever they had in hand
 
     @property
     def left(self) -> int:
@@ -49,6 +50,7 @@ class Chunk:
     call: Call
     places: list[int]
     deaths: int = 0  # of workers that had this in hand, a single point
+    killed: bool = False  # one of them, by a signal
     why: str = ""  # the last of them is gone
 
     def singly(self) -> list[Chunk]:

@@ -72,7 +72,7 @@ class WorkerPool(Pool):
     def close(self) -> None:
         """End every worker. Closing again does nothing."""
         super().close()
-        if self._basis is not None:
+        if self._basis is not None and os.getpid() == self._owner:
             shutil.rmtree(os.path.dirname(self._basis), ignore_errors=True)
             self._basis = None
 
@@ -120,15 +120,13 @@ class WorkerPool(Pool):
         if kind == "ready":
             self._built(worker, value)
         elif not worker.ready:
-            raise NotBuilt(
-                f"the problem was not built in a process of its own: {type(value).__name__}: {value}"
-            ) from value
+            self._not_built(worker, "in a process of its own", value)
         elif number == worker.number:
             self._answered(worker, kind, value)
 
     def _built(self, worker: Worker, facts: dict[str, Any]) -> None:
         worker.ready, worker.facts = True, facts
-        self._patience.alive()
+        self._patience.built()
         if self._memory is not None and facts["rss"] > self._memory:
             raise NotBuilt(
                 "the memory limit is too small for the problem itself: "

@@ -38,6 +38,8 @@ class Pooled:
         self._pool = pool
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_pool":  # a copy that is being made has none yet
+            raise AttributeError(name)
         return getattr(self._pool.problem, name)
 
     def outcomes(self, method: str, X: np.ndarray, **options: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 
 from llm_problem.workers.calls import Chunk
@@ -29,7 +30,7 @@ class Worker(Member):
     def _start(self, recipe: bytes, threads: int) -> None:
         way = context()
         self.pipe, theirs = way.Pipe()
-        self.process = way.Process(target=serve, args=(theirs, recipe, threads), daemon=True)
+        self.process = way.Process(target=serve, args=(theirs, recipe, threads, dict(os.environ)), daemon=True)
         self.process.start()
         theirs.close()
 

@@ -1,8 +1,9 @@
 """Which points wait, and what becomes of those whose worker died.
 
 Two workers that die with one point and nothing else in hand say that it is the point's fault; unless workers are being
-killed from outside, which hits some twice by chance. So a suspect waits until all others of its call are through. If by
-then a worker was killed that had nothing in hand, or a point went well that had cost one, it is tried again.
+killed from outside, which hits some twice by chance. So a suspect waits until all others of its call are through. If
+meanwhile a worker was killed that had nothing in hand, or a point went well that had cost one, it is tried again. What
+was seen in earlier calls does not count, nor does a worker that ended by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ class Queue:
         self._waiting: deque[Chunk] = deque()
         self._suspects: list[Chunk] = []
         self._calls: set[Call] = set()  # that are not done
-        self._outside = False  # whether workers were seen to be killed by something else than points
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -41,12 +41,14 @@ class Queue:
 
     def put_back(self, chunk: Chunk) -> None:
         """It was taken, and nothing came of it, which is nobody's fault."""
-        self._waiting.appendleft(chunk)
+        if not chunk.call.done:
+            self._waiting.appendleft(chunk)
 
     def answered(self, chunk: Chunk, kind: str, value: Any) -> None:
         """Its worker said "rows" and one for each point, or "error" and an exception."""
         if kind == "rows":
-            self._outside = self._outside or chunk.deaths > 0
+            if chunk.killed:
+                self._seen_outside()
             for place, row in zip(chunk.places, value, strict=True):
                 chunk.call.settle(place, row)
             self._judge(chunk.call)
@@ -60,19 +62,27 @@ class Queue:
         chunk.call.settle(chunk.places[0], error)
         self._judge(chunk.call)
 
-    def killed(self, chunk: Chunk | None, why: str) -> None:
-        """A worker is gone that had this in hand."""
+    def killed(self, chunk: Chunk | None, why: str, killed: bool = True) -> None:
+        """A worker is gone that had this in hand: killed by a signal, or it ended by itself."""
         if chunk is None:
-            self._outside = True
+            if killed:
+                self._seen_outside()
         elif len(chunk.places) > 1:  # a smaller one may fit, and is blamed with certainty
             self._singly(chunk)
         else:
-            chunk.deaths, chunk.why = chunk.deaths + 1, why
+            chunk.deaths, chunk.why, chunk.killed = chunk.deaths + 1, why, chunk.killed or killed
             if chunk.deaths < TRIES:
                 self.put_back(chunk)
             else:
                 self._suspects.append(chunk)
                 self._judge(chunk.call)
+
+    def cancel(self, call: Call, error: Exception) -> None:
+        """Nothing of it waits any more, and what is in hand is too late."""
+        self._waiting = deque(chunk for chunk in self._waiting if chunk.call is not call)
+        self._suspects = [chunk for chunk in self._suspects if chunk.call is not call]
+        self._calls.discard(call)
+        call.abandon(error)
 
     def abandon(self, error: Exception) -> None:
         """Nothing waits any more: this is what every call ends with, for what is in hand too."""
@@ -81,8 +91,12 @@ class Queue:
         while self._calls:
             self._calls.pop().abandon(error)
 
+    def _seen_outside(self) -> None:
+        for call in self._calls:
+            call.outside = True
+
     def _singly(self, chunk: Chunk) -> None:
-        if not chunk.call.done:  # it may have been abandoned meanwhile
+        if not chunk.call.done:
             self._waiting.extendleft(reversed(chunk.singly()))
 
     def _judge(self, call: Call) -> None:
@@ -90,7 +104,7 @@ class Queue:
         suspects = [chunk for chunk in self._suspects if chunk.call is call]
         for chunk in suspects if call.left <= len(suspects) else ():
             self._suspects.remove(chunk)
-            if self._outside and chunk.deaths < MOST:
+            if call.outside and chunk.deaths < MOST:
                 self.put_back(chunk)
             else:
                 call.settle(chunk.places[0], Killed(f"{chunk.why}, {chunk.deaths} times with this point"))

@@ -17,11 +17,14 @@ from llm_problem.workers.memory import own_memory
 from llm_problem.workers.starting import LIBRARIES
 
 
-def serve(pipe: Any, recipe: bytes, threads: int) -> None:
-    """Answer calls (number, method, X, options) by (number, "rows", rows) or (number, "error", exception)."""
+def serve(pipe: Any, recipe: bytes, threads: int, environment: dict[str, str]) -> None:
+    """Build the problem in the driver's environment, of which a fork server may have another; then answer calls
+    (number, method, X, options) by (number, "rows", rows) or (number, "error", exception)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that drives the run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_driver()
+    os.environ.clear()
+    os.environ.update(environment)
     try:
         problem, facts = build(recipe, threads)
     except Exception as error:

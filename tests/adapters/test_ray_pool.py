@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -122,7 +124,10 @@ def test_an_actor_that_is_to_go_finishes_what_it_has_in_hand():
 def test_what_cannot_be_built_or_has_no_place_is_said():
     with pytest.raises(NotBuilt, match=f"not built on {socket.gethostname()}: FileNotFoundError: no such model here"):
         RayPool(NeverBuilt(), 2)
-    with pytest.raises(NotBuilt, match="2 workers of 1 GPU each do not fit into this cluster, which has 0 GPU"):
+    with pytest.raises(
+        NotBuilt,
+        match=r"2 workers of 1 CPU, 1 GPU each do not fit into this cluster, whose nodes have \d+ CPU, 0 GPU: 0 do",
+    ):
         RayPool(Square(), 2, gpus=1)
     for bad in (0, -1, 1.5, "a"):
         with pytest.raises(ValueError, match="workers must be an integer of at least 1, got"):
@@ -135,6 +140,49 @@ def test_what_cannot_be_built_or_has_no_place_is_said():
             minimize(Square(), "cma", 40, workers=pool)
     with pytest.raises(RuntimeError, match="this pool of workers is closed"):
         minimize(problem, "cma", 40, workers=pool)
+
+
+def test_workers_that_fit_onto_all_nodes_together_but_onto_no_single_one(monkeypatch):
+    nodes = [{"Alive": alive, "Resources": {"CPU": 3.0}} for alive in (True, True, False)]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    with pytest.raises(NotBuilt, match=r"3 workers of 2 CPU each do not fit .*, whose nodes have 3 CPU: 2 do"):
+        RayPool(Square(), 3, cpus=2)
+
+
+def test_another_address_than_the_one_that_this_process_is_connected_to():
+    there = ray.get_runtime_context().gcs_address
+    for address in (there, "localhost:" + there.rpartition(":")[2], "auto", None):
+        with RayPool(Square(), 1, address=address) as pool:
+            assert pool.workers == 1
+        assert ray.is_initialized()
+    for other in ("127.0.0.1:1", "ray://192.0.2.1:10001", "192.0.2.1:" + there.rpartition(":")[2]):
+        with pytest.raises(ValueError, match=f"connected to the Ray cluster at {there} already, not to '{other}'"):
+            RayPool(Square(), 1, address=other)
+    with pytest.raises(ValueError, match="host:port"):
+        RayPool(Square(), 1, address="nowhere")
+
+
+def test_a_connection_ends_with_the_last_pool_that_uses_it_and_a_later_one_is_not_taken_for_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np\n"
+        "import ray\n"
+        "from llm_problem_adapters.faults.objectives import Free\n"
+        "from llm_problem_adapters.ray_pool import RayPool\n"
+        "if __name__ == '__main__':\n"
+        "    first, second = RayPool(Free(), 1), RayPool(Free(), 1)\n"
+        "    first.close()\n"
+        "    print(second.outcomes('evaluate', np.ones((1, 4))), ray.is_initialized())\n"
+        "    second.close()\n"
+        "    print(ray.is_initialized())\n"
+        "    third = RayPool(Free(), 1)\n"
+        "    ray.shutdown()\n"
+        "    ray.init(address='local', num_cpus=1, include_dashboard=False)\n"
+        "    third.close()\n"
+        "    print(ray.is_initialized())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=180)
+    assert done.stdout.replace("np.float64(0.0)", "0.0").split("\n")[:3] == ["[0.0] True", "False", "True"], done.stderr
 
 
 def test_an_address_that_does_not_answer_is_told_in_time():

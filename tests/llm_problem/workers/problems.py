@@ -29,6 +29,9 @@ class Square:
         time.sleep(self.seconds * len(X))
         return [os.getpid()] * len(X)
 
+    def variable(self, X):
+        return [os.environ.get("LLM_PROBLEM_TRIED")] * len(X)
+
 
 class Limited(Square):
     """With a constraint that half of the points break."""
@@ -90,6 +93,23 @@ class NeverBuilt(Square):
 
     def __reduce__(self):
         return _refuse, ()
+
+
+class Sometimes(Square):
+    """Cannot be unpickled while there is a file."""
+
+    def __init__(self, file, **options):
+        super().__init__(**options)
+        self.file = file
+
+    def __reduce__(self):
+        return _unless, (self.file, self.seconds)
+
+
+def _unless(file, seconds):
+    if file.exists():
+        raise MemoryError("not now")
+    return Sometimes(file, seconds=seconds)
 
 
 def _refuse():

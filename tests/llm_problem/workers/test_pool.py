@@ -1,6 +1,7 @@
 """Workers: values in order and whole, whatever becomes of the processes; and nothing is left of them."""
 
 import contextlib
+import copy
 import os
 import signal
 import subprocess
@@ -14,10 +15,10 @@ import pytest
 
 from llm_problem.asynchronous import AsynchronousExecutor
 from llm_problem.nevergrad_function import NevergradFunction
-from llm_problem.workers import Abandoned, Killed, Pooled, TimedOut, WorkerPool
+from llm_problem.workers import Abandoned, Killed, Pooled, TimedOut, WorkerPool, base
 from llm_problem.workers.process import Worker
 from llm_problem_adapters.faults.left_over import processes, shared_memory
-from tests.llm_problem.workers.problems import Faced, Marked, Square, TooLarge
+from tests.llm_problem.workers.problems import Faced, Marked, Sometimes, Square, TooLarge
 
 
 @pytest.fixture
@@ -178,6 +179,71 @@ def test_an_interruption_while_points_are_sent_leaves_no_worker_busy(way, leaves
         assert call.outcomes == Square().evaluate(X).tolist()
         pool.wait_built()
         assert not any(worker.chunk for worker in pool._workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_cannot_be_replaced_for_a_while_ends_nothing(workers, leaves_nothing, tmp_path):
+    """A file was away, memory was short: it was built before, and may be again."""
+    X, away = drawn(20), tmp_path / "away"
+    with WorkerPool(Sometimes(away, seconds=0.05), workers) as pool:
+        pool.wait_built()
+        call = pool.submit("evaluate", X)
+        away.touch()
+        os.kill(pool.pids[0], signal.SIGKILL)
+        while pool.replaced < 3:
+            pool.pump(0.5)
+        away.unlink()
+        while not call.done:
+            pool.pump()
+        pool.wait_built()
+        assert len(pool.pids) == workers
+    assert call.outcomes == Square().evaluate(X).tolist()
+
+
+def test_a_chain_of_lost_workers_is_said_once(leaves_nothing, monkeypatch):
+    monkeypatch.setattr(base, "MANY", 3)
+    X = drawn(6)
+    X[[1, 3], 0] = 3
+    with WorkerPool(Marked("kill"), 1, chunk=1) as pool:
+        with pytest.warns(RuntimeWarning, match="3 workers of <WorkerPool of 1 .* killed by SIGKILL") as said:
+            pool.outcomes("evaluate", X)
+        assert len(said) == 1 and pool.replaced == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_of_the_driver_leaves_the_workers_alone(leaves_nothing):
+    with WorkerPool(Square(), 1) as pool:
+        pool.wait_built()
+        child = os.fork()
+        if not child:
+            said = ""
+            try:
+                pool.outcomes("evaluate", drawn(1))
+            except RuntimeError as error:
+                said = str(error)
+            pool.close()
+            os._exit(0 if "forked" in said else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert pool.outcomes("evaluate", drawn(2)) == Square().evaluate(drawn(2)).tolist() and pool.replaced == 0
+
+
+def test_a_worker_has_the_environment_of_its_driver(leaves_nothing, monkeypatch):
+    import torch  # so that there is a fork server, which has an environment of its own
+
+    assert torch.__version__
+    for value in ("first", "second", None):
+        if value is None:
+            monkeypatch.delenv("LLM_PROBLEM_TRIED")
+        else:
+            monkeypatch.setenv("LLM_PROBLEM_TRIED", value)
+        with WorkerPool(Square(), 1) as pool:
+            assert pool.outcomes("variable", drawn(1)) == [value]
+
+
+def test_a_pooled_problem_can_be_copied(leaves_nothing):
+    with WorkerPool(Square(), 1) as pool:
+        copied = copy.copy(Pooled(pool))
+        assert copied.evaluate(drawn(2)).tolist() == Square().evaluate(drawn(2)).tolist() and copied.dimension == 3
 
 
 def test_points_are_those_that_were_submitted(leaves_nothing):

@@ -59,6 +59,22 @@ def test_where_workers_are_killed_from_outside_a_point_is_tried_more_often(call,
     assert call.done and f"{MOST} times" in str(call.outcomes[0]) and not queue
 
 
+@pytest.mark.parametrize("before", ["an earlier call", "an idle worker that ended by itself"])
+def test_what_is_no_sign_that_somebody_kills_meanwhile(before):
+    queue, first, second = Queue(), Call("evaluate", np.zeros((1, 2)), {}), Call("evaluate", np.zeros((1, 2)), {})
+    queue.add(first, 1)
+    if before == "an earlier call":
+        queue.killed(None, "gone")
+    queue.answered(queue.take(), "rows", [1.0])
+    queue.add(second, 1)
+    if before != "an earlier call":
+        queue.killed(None, "gone", killed=False)
+    for _ in range(TRIES):
+        assert not second.done
+        queue.killed(queue.take(), "gone")
+    assert second.done and f"{TRIES} times" in str(second.outcomes[0])
+
+
 def test_a_call_that_is_abandoned_is_done_with_what_it_has_and_keeps_it(call, queue):
     first, second = queue.take(), queue.take()
     queue.answered(first, "rows", [1.0, 2.0])
@@ -84,3 +100,17 @@ def test_a_problem_that_was_built_is_built_again_for_a_while_whoever_kills():
     patience.alive()
     assert not any(patience.over(killed=True, others=True) for _ in range(10 * BUILDS))
     assert patience.over(killed=True, others=False)
+
+
+def test_from_the_fifth_failure_on_there_is_a_rest_until_one_is_built():
+    patience = Patience()
+    patience.built()
+    rests = []
+    for _ in range(BUILDS + 8):
+        patience.over(killed=False, others=True)
+        patience.alive()  # others answer, which says nothing of those that are not built
+        rests.append(patience.rest())
+    assert rests[: BUILDS - 1] == [0.0] * (BUILDS - 1)
+    assert rests[BUILDS - 1 :] == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30, 30], abs=0.5)
+    patience.built()
+    assert patience.rest() == 0

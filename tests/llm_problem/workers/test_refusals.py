@@ -102,6 +102,13 @@ def test_what_cannot_be_built_or_sent():
         WorkerPool(hooked, 2)
 
 
+def test_what_is_wrong_with_the_rest_is_said_before_workers_are_made():
+    with pytest.raises(ValueError, match="there is no optimizer 'genetic-algorithmus'"):
+        minimize(NeverBuilt(), "genetic-algorithmus", 20, workers=2)
+    with pytest.raises(TypeError, match="populace"):
+        minimize(NeverBuilt(), "genetic-algorithm", 20, workers=2, populace=20)
+
+
 def test_more_workers_than_fit(tmp_path):
     with pytest.raises(TooManyWorkers, match=r"1000000 workers do not fit into memory: of this problem \d+ do"):
         WorkerPool(Square(), 1_000_000)
