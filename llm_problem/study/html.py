@@ -6,11 +6,13 @@ import base64
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from llm_problem.harmless import printable
 
+MANY = 10  # columns that fit at their usual size
 FINE = 0.63  # of a picture's pixels, one on the page
 STYLE = """
 :root { --ink: #1a1a1a; --soft: #5a5a5a; --line: #c9c9c9; --accent: #0b4f8a; }
@@ -38,8 +40,9 @@ th.text, td.text { text-align: left; }
 td.text:first-child { white-space: normal; }
 td.long { white-space: normal; overflow-wrap: anywhere; }
 tbody tr:last-child td { border-bottom: 1.6px solid var(--ink); }
-tr.group td { border-top: 1px solid var(--line); }
+tr.group td { border-top: 1px solid var(--line); padding-top: .5rem; font-weight: 600; }
 td.best { font-weight: 700; }
+.dense { font-size: .76rem; } .dense th, .dense td { padding-left: .25rem; padding-right: .25rem; }
 .notice { border-left: 4px solid #d55e00; background: #fdf3ec; padding: .6rem 1rem; margin: 1.4rem 0; }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
 code { font: .88em "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
@@ -118,25 +121,26 @@ class Page:
             rows: texts, numbers (as `number` writes them), None.
             caption: with a number before it.
             folded: whether it is shown when it is asked for.
-            group: a column; a line is drawn where its text changes, and repeats of it are left out.
+            group: a column of texts, shown as a line of its own above the rows that have the same.
         """
         self._tables += 1
+        groups = [None if group is None else row[group] for row in rows]
+        if group is not None:
+            columns, *rows = ([*row[:group], *row[group + 1 :]] for row in (columns, *rows))
         # A column whose first cell is a text stands left.
         left = [
             any(isinstance(row[k], str) and not isinstance(row[k], Right) for row in rows) for k in range(len(columns))
         ]
         head = "".join(f"<th{' class=text' if a else ''}>{_text(c)}</th>" for c, a in zip(columns, left, strict=True))
-        body, before = list[str](), None
-        for row in rows:
-            cells = list(row)
-            fresh = group is not None and cells[group] != before
-            if group is not None:
-                before = cells[group]
-                cells[group] = cells[group] if fresh else ""
-            line = "".join(f"<td{_kind(cell, a)}>{_shown(cell)}</td>" for cell, a in zip(cells, left, strict=True))
-            body.append(f"<tr{' class=group' if fresh and body else ''}>{line}</tr>")
+        body = list[str]()
+        for (before, name), row in zip(pairwise([None, *groups]), rows, strict=True):
+            if name != before:
+                body.append(f'<tr class="group"><td class="text" colspan="{len(columns)}">{_shown(name)}</td></tr>')
+            cells = (f"<td{_kind(cell, a)}>{_shown(cell)}</td>" for cell, a in zip(row, left, strict=True))
+            body.append(f"<tr>{''.join(cells)}</tr>")
+        dense = ' class="dense"' if len(columns) > MANY else ""
         table = (
-            f'<div class="wide"><table><caption><b>Table {self._tables}.</b> {_text(caption)}</caption>'
+            f'<div class="wide"><table{dense}><caption><b>Table {self._tables}.</b> {_text(caption)}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
         )
         name = f"Table {self._tables}: {caption.partition('.')[0]}"

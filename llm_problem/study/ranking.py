@@ -55,6 +55,28 @@ def pairs(results: Results, problem: str) -> list[Pair]:
     return [Pair(problem, first, second, test, p) for (first, second), test, p in found]
 
 
+def against_leader(results: Results, problem: str) -> dict[str, tuple[float, float | None]]:
+    """Each competitor against the one with the lowest median of those that are tested: (A, p).
+
+    A is the probability that its loss is the smaller; p, after Holm's correction, is None where its runs are one run.
+    """
+    tested = pairs(results, problem)
+    medians = {o: float(np.median(results.final(problem, o))) for pair in tested for o in (pair.first, pair.second)}
+    if not medians:
+        return {}
+    leader = min(medians, key=lambda o: medians[o])
+    found: dict[str, tuple[float, float | None]] = {}
+    for pair in tested:
+        if pair.first == leader:
+            found[pair.second] = 1 - pair.test.effect, pair.corrected
+        elif pair.second == leader:
+            found[pair.first] = pair.test.effect, pair.corrected
+    for o in results.competitors:
+        if len(results.of(problem, o)) >= FEWEST_SEEDS and results.draws_nothing(problem, o):
+            found[o] = rank_test(results.final(problem, o), results.final(problem, leader)).effect, None
+    return found
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Competitors over the problems that all of them have runs of.

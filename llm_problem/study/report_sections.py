@@ -12,7 +12,7 @@ import numpy as np
 
 from llm_problem.study import tables
 from llm_problem.study.html import Bold, Page, Right, number
-from llm_problem.study.ranking import DIAGRAM_PROBLEMS, FEWEST_PROBLEMS, FEWEST_SEEDS, LEVEL, pairs
+from llm_problem.study.ranking import DIAGRAM_PROBLEMS, FEWEST_PROBLEMS, FEWEST_SEEDS, LEVEL, against_leader
 from llm_problem.study.results import Results
 
 if TYPE_CHECKING:
@@ -209,7 +209,8 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     page.paragraph(
         "Two optimizers are compared by Mann and Whitney's test over seeds, with Holm's correction for all pairs of "
         "the problem. The effect is Vargha and Delaney's A, the probability that a run of the optimizer ends lower "
-        f"than one of the problem's leader (0.5: alike). Fewer than {FEWEST_SEEDS} seeds are described and not tested."
+        "than one of the problem's leader, the first of those that are tested (0.5: alike). Fewer than "
+        f"{FEWEST_SEEDS} seeds are described and not tested."
     )
     for optimizer in results.competitors:
         if alike := [problem for problem in results.problems if results.draws_nothing(problem, optimizer)]:
@@ -222,19 +223,13 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     table = tables.losses_table(results, found.targets)
     for problem, group in groupby(table.rows, key=lambda row: row[0]):
         lines = sorted(group, key=lambda row: row[3])
-        leader = next((row[1] for row in lines if row[1] not in results.given_gradients), None)
-        tests: dict[str, tuple[float, float]] = {}
-        for pair in pairs(results, problem):
-            if leader in (pair.first, pair.second):
-                other, effect = (
-                    (pair.second, 1 - pair.test.effect) if pair.first == leader else (pair.first, pair.test.effect)
-                )
-                tests[other] = effect, pair.corrected
+        tests = against_leader(results, problem)
         for row in lines:
-            against = tests.get(row[1])
+            effect, p = tests.get(row[1], (None, None))
             half, share = f"[{number(row[4])}, {number(row[5])}]", number(row[7], 3)
             line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share)]
-            rows.append([*line, *((None, None) if against is None else (against[0], _number_cell(_p(against[1]))))])
+            # Two decimals for A, which of 15 seeds each is known no better.
+            rows.append([*line, Right("–" if effect is None else f"{effect:.2f}"), _number_cell(_p(p))])
     columns = ("problem", "optimizer", "runs", "median", "middle half", "best", "share", "A", "p (Holm)")
     page.table(columns, rows, "Best losses at the budget, and each optimizer against the problem's leader.", group=0)
 

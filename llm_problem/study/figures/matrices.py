@@ -33,19 +33,27 @@ def share_matrix(results: Results, wanted: Mapping[str, Targets]) -> Any:
 
 
 def correlation_matrix(problems: Sequence[str], values: np.ndarray) -> Any:
-    """Spearman's correlations (problems, problems)."""
-    return _matrix(values, problems, problems, "RdBu", (-1.0, 1.0))
+    """Spearman's correlations (problems, problems); columns have the rows' numbers."""
+    rows = [f"{name}  {place}" for place, name in enumerate(problems, start=1)]
+    columns = [str(place) for place in range(1, len(rows) + 1)]
+    return _matrix(values, rows, columns, "RdBu", (-1.0, 1.0), slanted=False)
 
 
 def _matrix(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], colours: str, limits: tuple[float, float]
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    colours: str,
+    limits: tuple[float, float],
+    slanted: bool = True,
 ) -> Any:
     # Cells are wide enough for a number, and names stand slanted above them.
-    slanted = LETTER * max(len(shortened(column, 40)) for column in columns)
-    figure = new_figure(0.6 + slanted + CELL * len(rows), width=MARGIN + slanted + 1.45 * CELL * len(columns))
+    above = LETTER * max(len(shortened(column, 40)) for column in columns) if slanted else 0.0
+    figure = new_figure(0.6 + above + CELL * len(rows), width=MARGIN + above + 1.45 * CELL * len(columns))
     axes = figure.add_subplot()
     image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
-    axes.set_xticks(range(len(columns)), [shortened(c, 40) for c in columns], rotation=40, ha="left", fontsize=SMALL)
+    turned: dict[str, Any] = {"rotation": 40, "ha": "left"} if slanted else {}
+    axes.set_xticks(range(len(columns)), [shortened(c, 40) for c in columns], fontsize=SMALL, **turned)
     axes.set_yticks(range(len(rows)), [shortened(row) for row in rows], fontsize=SMALL)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -14,7 +14,7 @@ from llm_problem.function_ids import function_id
 from llm_problem.harmless import safe_name
 from llm_problem.study import read, write_report
 from llm_problem.study.ioh_files import write_ioh
-from llm_problem.study.ranking import pairs
+from llm_problem.study.ranking import against_leader, pairs
 from llm_problem.study.runs import Ended, runs_of
 from llm_problem.study.tables import Table
 from tests.llm_problem.study.made_studies import PROBLEMS, made_study
@@ -113,6 +113,15 @@ def test_runs_that_are_all_the_same_are_one_run(tmp_path):
         ("random-search", "differential-evolution")
     }
     assert len(pairs(results, PROBLEMS[1])) == 3
+    # The others are told from the first of those that draw, though the one run is ahead of it.
+    losses = {o: results.final(first, o) for o in results.optimizers}
+    (pair,) = pairs(results, first)
+    leader, other = sorted(("random-search", "differential-evolution"), key=lambda o: np.median(losses[o]))
+    assert against_leader(results, first) == {
+        other: (pytest.approx(np.mean(losses[other][:, None] < losses[leader])), pair.corrected),
+        "cma": (np.mean(losses["cma"][:, None] < losses[leader]), None),
+    }
+    assert len(against_leader(results, PROBLEMS[1])) == 2
 
 
 def test_nothing_finished_is_an_error(tmp_path):
