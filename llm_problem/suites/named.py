@@ -88,7 +88,7 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _UNITS: dict[str, tuple[float, ...]] = {
     "smollm2-135m-agreement-scales-d384-v1": (2.7,),
     "smollm2-135m-agreement-singular-values-d64-v1": (3.1,),
-    "smollm2-135m-continuation-prefix-d32-v1": (3.4,),
+    "smollm2-135m-continuation-prefix-d32-v1": (4.0,),
     "smollm2-135m-prose-lora-xs-d64-v1": (1.5,),
     "smollm2-135m-prose-random-d100-v1": (0.85,),
     "smollm2-135m-sentiment-lora-xs-d128-v1": (2.4,),
