@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import numpy as np
 
@@ -53,6 +54,13 @@ def pairs(results: Results, problem: str) -> list[Pair]:
     corrected = holm([test.p for test in tests]) if tests else np.empty(0)
     found = zip(both, tests, corrected.tolist(), strict=True)
     return [Pair(problem, first, second, test, p) for (first, second), test, p in found]
+
+
+def too_few_seeds(results: Results) -> bool:
+    """Whether no pair of any problem could come below `LEVEL`, even if no two runs overlapped."""
+    seeds = len(results.study.seeds)
+    together = [len(pairs(results, problem)) for problem in results.problems]
+    return any(together) and all(2 * count / comb(2 * seeds, seeds) > LEVEL for count in together if count)
 
 
 def against_leader(results: Results, problem: str) -> dict[str, tuple[float, float | None]]:

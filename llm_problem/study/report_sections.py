@@ -12,7 +12,14 @@ import numpy as np
 
 from llm_problem.study import tables
 from llm_problem.study.html import Bold, Page, Right, number
-from llm_problem.study.ranking import DIAGRAM_PROBLEMS, FEWEST_PROBLEMS, FEWEST_SEEDS, LEVEL, against_leader
+from llm_problem.study.ranking import (
+    DIAGRAM_PROBLEMS,
+    FEWEST_PROBLEMS,
+    FEWEST_SEEDS,
+    LEVEL,
+    against_leader,
+    too_few_seeds,
+)
 from llm_problem.study.results import Results
 
 if TYPE_CHECKING:
@@ -212,6 +219,11 @@ def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
         "than one of the problem's leader, the first of those that are tested (0.5: alike). Fewer than "
         f"{FEWEST_SEEDS} seeds are described and not tested."
     )
+    if too_few_seeds(results):
+        page.paragraph(
+            f"{len(results.study.seeds)} seeds are too few for a p below {LEVEL} after the correction for so many "
+            "pairs, however far apart their runs are: A and the quartiles say what there is to say."
+        )
     for optimizer in results.competitors:
         if alike := [problem for problem in results.problems if results.draws_nothing(problem, optimizer)]:
             where = "every problem" if len(alike) == len(results.problems) else ", ".join(alike)

@@ -122,6 +122,14 @@ def test_runs_that_are_all_the_same_are_one_run(tmp_path):
         "cma": (np.mean(losses["cma"][:, None] < losses[leader]), None),
     }
     assert len(against_leader(results, PROBLEMS[1])) == 2
+    assert "seeds are too few" not in page  # 3 pairs of 6 seeds: p can be 3 · 2/924
+
+
+def test_seeds_that_no_difference_could_be_seen_with_are_called_too_few(tmp_path):
+    names = ["random-search", "cma", "differential-evolution", "particle-swarm", "spsa"]
+    folder = made_study(tmp_path / "s", optimizers=names, seeds=5)  # 10 pairs: p is 10 · 2/252 at least
+    text = write_report(folder.path).page.read_text(encoding="utf-8")
+    assert "5 seeds are too few for a p below 0.05" in text
 
 
 def test_nothing_finished_is_an_error(tmp_path):
