@@ -15,10 +15,7 @@ from llm_problem.study.html import Bold, Page, Right, number
 from llm_problem.study.ranking import (
     DIAGRAM_PROBLEMS,
     FEWEST_PROBLEMS,
-    FEWEST_SEEDS,
     LEVEL,
-    against_leader,
-    too_few_seeds,
 )
 from llm_problem.study.results import Results
 
@@ -96,17 +93,17 @@ def write_overview(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
             share, low, high, rank = row[1 + 4 * k : 5 + 4 * k]
             cells += [f"{number(share, 3)} [{number(low, 3)}, {number(high, 3)}]", number(rank, 3)]
         rows.append((row[-4] if row[-4] == row[-4] else -np.inf, cells))
-    ordered = [[cells[0], *map(_number_cell, cells[1:])] for _, cells in sorted(rows, key=lambda r: -r[0])]
+    ordered = [[cells[0], *map(number_cell, cells[1:])] for _, cells in sorted(rows, key=lambda r: -r[0])]
     heads = [head for n in numbers for head in (f"share at {n:,}", "mean rank")]
     page.table(("optimizer", *heads), ordered, "Interquartile mean of the share, with its interval, and mean rank.")
     if "shares" in figures:
         page.figure(
-            figures["shares"], _pdf("shares"),
+            figures["shares"], pdf_of("shares"),
             "Interquartile mean over problems and seeds of the share of f(0) − f(reference), with a 95% band.",
         )  # fmt: skip
     if "share-matrix" in figures:
         page.figure(
-            figures["share-matrix"], _pdf("share-matrix"),
+            figures["share-matrix"], pdf_of("share-matrix"),
             "Median share at the budget, by problem and optimizer.",
         )  # fmt: skip
     winners = tables.winners_table(results, numbers)
@@ -139,7 +136,7 @@ def write_ranks(page: Page, found: Findings, figures: Mapping[str, Path]) -> Non
         order = list(np.argsort(ranks.mean, kind="stable"))
         rows = [
             [f"{place}. {ranks.optimizers[i]}", Right(number(float(ranks.mean[i]), 3))]
-            + [Right("") if i == j else _number_cell(_p(ranks.together[i, j])) for j in order]
+            + [Right("") if i == j else number_cell(p_cell(ranks.together[i, j])) for j in order]
             for place, i in enumerate(order, start=1)
         ]
         page.table(
@@ -149,7 +146,7 @@ def write_ranks(page: Page, found: Findings, figures: Mapping[str, Path]) -> Non
         )
     if "ranks" in figures:
         page.figure(
-            figures["ranks"], _pdf("ranks"),
+            figures["ranks"], pdf_of("ranks"),
             "Critical-difference diagram: mean ranks; a bar joins optimizers no two of which differ at "
             f"{LEVEL} after Holm's correction.",
         )  # fmt: skip
@@ -157,7 +154,7 @@ def write_ranks(page: Page, found: Findings, figures: Mapping[str, Path]) -> Non
         page.paragraph(f"A critical-difference diagram is drawn from {DIAGRAM_PROBLEMS} problems on.")
     if "correlations" in figures:
         page.figure(
-            figures["correlations"], _pdf("correlations"),
+            figures["correlations"], pdf_of("correlations"),
             "Spearman's rank correlation between problems of how the optimizers come out: two problems with a "
             "correlation of 1 say the same of these optimizers.",
         )  # fmt: skip
@@ -187,7 +184,7 @@ def write_runtimes(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
         ),
     ):
         if name in figures:
-            page.figure(figures[name], _pdf(name), text)
+            page.figure(figures[name], pdf_of(name), text)
     table = tables.runtimes_table(results, found.targets)
     for problem, group in groupby(table.rows, key=lambda row: row[0]):
         rows = list(group)
@@ -202,67 +199,6 @@ def write_runtimes(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
         heads = [f"{number(loss)} ({n:,})" for n, loss in marks]
         caption = f"ERT on {problem}, and how many runs reached it. Heads: the target, and the reference's evaluations."
         page.table(("optimizer", *heads), lines, caption, folded=True)
-
-
-def write_problems(page: Page, found: Findings, figures: Mapping[str, Path]) -> None:
-    """Convergence, and tests over seeds, problem by problem."""
-    results = found.results
-    page.section("Problem by problem")
-    if "convergence" in figures:
-        page.figure(
-            figures["convergence"], _pdf("convergence"),
-            "Best loss so far: median over seeds, and the middle half as a band.",
-        )  # fmt: skip
-    page.paragraph(
-        "Two optimizers are compared by Mann and Whitney's test over seeds, with Holm's correction for all pairs of "
-        "the problem. The effect is Vargha and Delaney's A, the probability that a run of the optimizer ends lower "
-        "than one of the problem's leader, the first of those that are tested (0.5: alike). Fewer than "
-        f"{FEWEST_SEEDS} seeds are described and not tested."
-    )
-    if too_few_seeds(results):
-        page.paragraph(
-            f"{len(results.study.seeds)} seeds are too few for a p below {LEVEL} after the correction for so many "
-            "pairs, however far apart their runs are: A and the quartiles say what there is to say."
-        )
-    for optimizer in results.competitors:
-        if alike := [problem for problem in results.problems if results.draws_nothing(problem, optimizer)]:
-            where = "every problem" if len(alike) == len(results.problems) else ", ".join(alike)
-            page.paragraph(
-                f"{optimizer} draws nothing on {where}: its runs are the same for every seed, which makes them one "
-                "run, described and not tested."
-            )
-    rows: list[list[Any]] = []
-    table = tables.losses_table(results, found.targets)
-    for problem, group in groupby(table.rows, key=lambda row: row[0]):
-        lines = sorted(group, key=lambda row: row[3])
-        tests = against_leader(results, problem)
-        for row in lines:
-            effect, p = tests.get(row[1], (None, None))
-            half, share = f"[{number(row[4])}, {number(row[5])}]", number(row[7], 3)
-            line = [problem, row[1], row[2], row[3], Right(half), row[6], Right(share)]
-            # Two decimals for A, which of 15 seeds each is known no better.
-            rows.append([*line, Right("–" if effect is None else f"{effect:.2f}"), _number_cell(_p(p))])
-    columns = ("problem", "optimizer", "runs", "median", "middle half", "best", "share", "A", "p (Holm)")
-    page.table(columns, rows, "Best losses at the budget, and each optimizer against the problem's leader.", group=0)
-
-
-def write_held_out(page: Page, found: Findings) -> None:
-    """What the recommended points are worth on examples that no optimizer saw."""
-    page.section("On examples that no optimizer saw")
-    table = tables.held_out_table(found.results)
-    if not table.rows:
-        page.paragraph("These tasks hold out nothing, or no run has been measured on it.")
-        return
-    page.paragraph(
-        "The recommended point of each run on the test split, beside the pretrained model. The search split is small, "
-        "so that a lower search loss need not be a better model."
-    )
-    rows = [
-        [row[0], row[1], row[2], row[3], row[4], _number_cell(f"[{number(row[5])}, {number(row[6])}]")]
-        for row in table.rows
-    ]
-    columns = ("problem", "optimizer", "metric", "pretrained", "median", "middle half")
-    page.table(columns, rows, "Test metrics of the recommended points.", folded=True, group=0)
 
 
 def write_data(page: Page, found: Findings, place: Path, notes: Sequence[str]) -> None:
@@ -282,15 +218,15 @@ def write_data(page: Page, found: Findings, place: Path, notes: Sequence[str]) -
     page.table(("library", "version"), [(k, str(v)) for k, v in found_versions.items()], "Versions.", folded=True)
 
 
-def _pdf(name: str) -> str:
+def pdf_of(name: str) -> str:
     return f"figures/{name}.pdf"
 
 
-def _number_cell(text: Any) -> Any:
+def number_cell(text: Any) -> Any:
     return text if not isinstance(text, str) or isinstance(text, Right) else Right(text)
 
 
-def _p(value: float | None) -> str:
+def p_cell(value: float | None) -> str:
     """A p-value; one below the level is bold."""
     text = number(value, 2) if value is None or value >= 1e-4 else "<1e−4"
     return Bold(text) if value is not None and value < LEVEL else text

@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_problem.study import tables
+from llm_problem.study import generalising, tables
 from llm_problem.study.attainment import Targets, targets
 from llm_problem.study.figures import (
     convergence,
@@ -29,15 +29,8 @@ from llm_problem.study.figures import (
 )
 from llm_problem.study.ioh_files import write_ioh
 from llm_problem.study.ranking import Ranking, correlations, ranking
-from llm_problem.study.report_sections import (
-    begin_page,
-    write_data,
-    write_held_out,
-    write_overview,
-    write_problems,
-    write_ranks,
-    write_runtimes,
-)
+from llm_problem.study.report_problems import write_held_out, write_problems
+from llm_problem.study.report_sections import begin_page, write_data, write_overview, write_ranks, write_runtimes
 from llm_problem.study.results import Results, read
 
 
@@ -138,6 +131,8 @@ def write_files(found: Findings, place: Path) -> list[str]:
         "pairs": tables.pairs_table(results),
         "ert": tables.runtimes_table(results, wanted),
         "held-out": tables.held_out_table(results),
+        "held-out-problems": generalising.by_problem(results),
+        "held-out-optimizers": generalising.by_optimizer(results),
     }
     for name, table in made.items():
         table.write_csv(data / f"{name}.csv")
