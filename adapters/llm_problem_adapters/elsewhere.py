@@ -32,12 +32,14 @@ def evaluated_elsewhere(problem: Any, limits: Limits, workers: Any) -> Apart | P
 
     Raises:
         ValueError: no count, a pool of another problem, or limits of an evaluation beside a pool.
+        RuntimeError: a closed pool.
         NotBuilt: workers cannot build the problem, or so many do not fit.
     """
     if workers is None:
         return Apart(problem, limits) if limits.needs_process else None
-    if not hasattr(workers, "outcomes"):
+    if not hasattr(workers, "outcomes") and not isinstance(workers, type):
         return _Own(WorkerPool(problem, workers, evaluation_seconds=limits.evaluation_seconds, memory=limits.memory))
+    pool = pool_of(problem, workers)
     if limits.of_one:
         raise ValueError("a pool has its own limits of one evaluation: give them where it is made")
-    return _Lent(pool_of(problem, workers))
+    return _Lent(pool)

@@ -30,7 +30,8 @@ class Connection:
 
 
 _opened: Connection | None = None
-_lock = threading.Lock()
+# Reentrant: while a pool connects, the garbage collector may come upon another one, and close it.
+_lock = threading.RLock()
 
 
 def connect(address: str | None, seconds: float, cpus: int) -> Connection | None:
@@ -51,6 +52,7 @@ def connect(address: str | None, seconds: float, cpus: int) -> Connection | None
     global _opened
     with _lock:
         if not ray.is_initialized():
+            _opened = None  # ended by somebody else
             _open(address, seconds, cpus)
             _opened = Connection(address, _identity())
         elif _opened is not None and _opened.identity != _identity():
@@ -65,8 +67,10 @@ def connect(address: str | None, seconds: float, cpus: int) -> Connection | None
 def leave(connection: Connection | None) -> None:
     """One pool less uses it; nobody's it is where it was ended meanwhile."""
     global _opened
+    if connection is None:
+        return
     with _lock:
-        if connection is None or connection is not _opened:
+        if connection is not _opened:
             return
         connection.pools -= 1
         if not connection.pools:
@@ -138,11 +142,17 @@ def require_answer(address: str, seconds: float) -> None:
         return
     words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", f"{host}:{port}"]
     try:
-        done = subprocess.run(words, capture_output=True, timeout=max(1.0, end - time.monotonic()))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=max(1.0, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        done = None
-    if done is None or done.returncode:
-        raise ConnectionError(f"something listens at {address}, but no Ray cluster answered within {seconds:g} seconds")
+        raise ConnectionError(
+            f"something listens at {address}, but no Ray cluster answered within {seconds:g} seconds"
+        ) from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise ConnectionError(
+            f"something listens at {address}, but Ray's health check failed: {said} (where a head asks for a token, "
+            "set RAY_AUTH_MODE=token)"
+        )
 
 
 def _parts(address: str) -> tuple[str, int]:

@@ -10,18 +10,20 @@ import contextlib
 import math
 import os
 import socket
+import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from llm_problem.workers.base import Pool
+from llm_problem.workers.base import START_SECONDS, Pool
 from llm_problem.workers.calls import Chunk
 from llm_problem.workers.errors import NotBuilt
 from llm_problem.workers.member import Member
 from llm_problem.workers.serving import build, rows_of, sendable
 from llm_problem.workers.starting import LIBRARIES
-from llm_problem_adapters.options import positive
+from llm_problem_adapters.options import number, positive
 from llm_problem_adapters.ray_cluster import connect, first_line, leave
 
 try:
@@ -29,6 +31,9 @@ try:
     from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
     raise ImportError("RayPool needs the package ray: pip install 'ray>=2.52'") from error
+
+
+LONG = 60.0  # seconds without a worker, after which it is said that places may be taken
 
 
 class Holder:
@@ -93,7 +98,8 @@ class RayPool(Pool):
         connect_seconds: in which the cluster must answer.
 
     Raises:
-        ValueError: no counts, a problem that cannot be pickled, or another cluster than this process is connected to.
+        ValueError: no counts or amounts, a problem that cannot be pickled, or another cluster than this process is
+            connected to.
         ConnectionError: the address does not answer.
         NotBuilt: an actor cannot build the problem, or the cluster has no place for one.
     """
@@ -113,9 +119,11 @@ class RayPool(Pool):
         connect_seconds: float = 30.0,
     ) -> None:
         super().__init__(problem, workers, threads, chunk, evaluation_seconds)
+        self._takes = _taken(cpus, gpus, resources or {})
+        if not isinstance(address, str | None):
+            raise ValueError(f'a Ray address is "host:port", "ray://host:port", "auto" or None, got {address!r}')
         self._connection = connect(address, positive("connect_seconds", connect_seconds), math.ceil(self._count * cpus))
         try:
-            self._takes = {"CPU": cpus, "GPU": gpus, **(resources or {})}
             self._require_room(self._count)
             variables = {name: str(self._threads) for name in LIBRARIES}
             self._kind = ray.remote(Holder).options(
@@ -127,8 +135,7 @@ class RayPool(Pool):
                 runtime_env={"env_vars": variables},
             )
             self._fill()
-            while not any(actor.ready for actor in self._workers):
-                self.pump(1.0)
+            self._wait_for_one()
         except BaseException:
             self.close()
             raise
@@ -141,6 +148,23 @@ class RayPool(Pool):
             leave(connection)
 
     # Inside.
+
+    def _wait_for_one(self) -> None:
+        said_at = time.monotonic() + LONG
+        while not any(actor.ready for actor in self._workers):
+            self.pump(1.0)
+            if time.monotonic() > said_at:
+                said_at = math.inf
+                free, names = ray.available_resources(), [name for name, amount in self._takes.items() if amount]
+                warnings.warn(
+                    f"no worker has built the problem in {LONG:g} seconds. They take "
+                    + ", ".join(f"{self._count} × {self._takes[name]:g} {name}" for name in names)
+                    + "; free, beside what those have that found a place, are "
+                    + ", ".join(f"{free.get(name, 0):g} {name}" for name in names)
+                    + f". A cluster that others use is waited for, {START_SECONDS:g} seconds in all",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
 
     def _new(self) -> _Actor:
         return _Actor(self._kind.remote(self._recipe, self._threads))
@@ -188,3 +212,11 @@ class RayPool(Pool):
                 f"{facts['node']} computes another basis of the subspace than this machine: store it by "
                 "problem.save_basis(path) where every node can read it, and make the problem with basis=path"
             )
+
+
+def _taken(cpus: float, gpus: float, resources: Mapping[str, float]) -> dict[str, float]:
+    if twice := {"CPU", "GPU"} & set(resources):
+        raise ValueError(f"{' and '.join(sorted(twice))} are cpus= and gpus=, not among the resources")
+    named = {"cpus": cpus, "gpus": gpus, **{f"resources[{name!r}]": amount for name, amount in resources.items()}}
+    amounts = [number(name, amount, 0) for name, amount in named.items()]
+    return dict(zip(("CPU", "GPU", *resources), amounts, strict=True))

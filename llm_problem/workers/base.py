@@ -67,6 +67,11 @@ class Pool:
         return self._count
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed: it takes nothing more."""
+        return self._closed
+
+    @property
     def facts(self) -> list[dict[str, Any]]:
         """What each built worker said of its memory: bytes `rss`, `private` and `peak`."""
         return [worker.facts for worker in self._workers if worker.ready]

@@ -7,6 +7,7 @@ has a pipe of its own, so that a death costs what that worker had in hand.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -42,6 +43,7 @@ class WorkerPool(Pool):
         ValueError: no counts or limits, or a problem that cannot be pickled.
         NotBuilt: a worker cannot build it.
         TooManyWorkers: they do not fit into memory.
+        RuntimeError: this process is such a worker itself.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class WorkerPool(Pool):
         memory: int | None = None,
     ) -> None:
         super().__init__(problem, workers, threads, chunk, evaluation_seconds)
+        if multiprocessing.current_process().daemon:
+            raise RuntimeError("a worker cannot have workers of its own: leave workers out in what it runs")
         self._memory = None if memory is None else count("memory", memory)
         self._basis: str | None = None  # a file for those whose own differs
         try:
@@ -120,7 +124,9 @@ class WorkerPool(Pool):
         if kind == "ready":
             self._built(worker, value)
         elif not worker.ready:
-            self._not_built(worker, "in a process of its own", value)
+            lost = isinstance(value, AttributeError) and "__main__" in str(value)
+            hint = "" if not lost else " (what a notebook or a command line defines is not there: put it into a module)"
+            self._not_built(worker, f"in a process of its own{hint}", value)
         elif number == worker.number:
             self._answered(worker, kind, value)
 

@@ -14,13 +14,18 @@ def pool_of(problem: Any, workers: Any) -> Any:
 
     Raises:
         ValueError: no count, or a pool of another problem.
+        RuntimeError: a closed pool.
     """
+    if isinstance(workers, type):
+        raise ValueError(f"workers must be a number or a pool, as {workers.__name__}(problem, 2) is, got the class")
     if not hasattr(workers, "outcomes"):
         from llm_problem.workers.pool import WorkerPool
 
         return WorkerPool(problem, workers)
     if workers.problem is not problem:
         raise ValueError(f"these workers evaluate {workers.problem!r}, not {problem!r}: make a pool of the problem")
+    if getattr(workers, "closed", False):
+        raise RuntimeError("this pool of workers is closed: make another one")
     return workers
 
 

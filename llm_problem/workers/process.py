@@ -9,7 +9,7 @@ import signal
 from llm_problem.workers.calls import Chunk
 from llm_problem.workers.member import Member
 from llm_problem.workers.serving import serve
-from llm_problem.workers.starting import context
+from llm_problem.workers.starting import context, without_missing_script
 
 LOST = 255  # exit code of a process whose fork server was killed
 
@@ -31,7 +31,8 @@ class Worker(Member):
         way = context()
         self.pipe, theirs = way.Pipe()
         self.process = way.Process(target=serve, args=(theirs, recipe, threads, dict(os.environ)), daemon=True)
-        self.process.start()
+        with without_missing_script():
+            self.process.start()
         theirs.close()
 
     def spoke(self) -> bool:

@@ -43,6 +43,21 @@ def forkable() -> bool:
 
 
 @contextlib.contextmanager
+def without_missing_script() -> Iterator[None]:
+    """What is started meanwhile does not look for a script that is no file, as one that came by standard input."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if main is None or path is None or os.path.exists(path):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = path
+
+
+@contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
     """What is started meanwhile has libraries that begin with one thread, which means that they start none."""
     before = {name: os.environ.get(name) for name in LIBRARIES}

@@ -1,12 +1,15 @@
 """Workers on Ray: the serial run to the bit, and faults that are nobody else's affair."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import weakref
 
 import numpy as np
 import psutil
@@ -19,6 +22,7 @@ from tests.llm_problem.workers.problems import Marked, NeverBuilt, Square
 ray = pytest.importorskip("ray")
 from ray import exceptions  # noqa: E402
 
+from llm_problem_adapters import ray_pool  # noqa: E402
 from llm_problem_adapters.ray_cluster import connect, require_answer  # noqa: E402
 from llm_problem_adapters.ray_pool import RayPool  # noqa: E402
 
@@ -183,6 +187,78 @@ def test_a_connection_ends_with_the_last_pool_that_uses_it_and_a_later_one_is_no
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=180)
     assert done.stdout.replace("np.float64(0.0)", "0.0").split("\n")[:3] == ["[0.0] True", "False", "True"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cpus": -1}, "cpus must be a finite number of at least 0, got -1"),
+        ({"cpus": "a"}, "cpus must be a finite number"),
+        ({"gpus": float("nan")}, "gpus must be a finite number"),
+        ({"resources": {"disk": -2}}, r"resources\['disk'\] must be a finite number"),
+        ({"resources": {"CPU": 1}}, "CPU are cpus= and gpus="),
+        ({"address": 5}, "a Ray address is .*, got 5"),
+    ],
+)
+def test_what_an_actor_cannot_take_is_told_before_ray_is_asked(options, said, monkeypatch):
+    monkeypatch.setattr(ray_pool, "connect", lambda *_: pytest.fail("connected"))
+    with pytest.raises(ValueError, match=said):
+        RayPool(Square(), 1, **options)
+
+
+def test_a_pool_that_is_collected_while_another_one_connects(monkeypatch):
+    """In a notebook a pool goes when Python comes upon it, which may be inside of ray.init."""
+    gone = RayPool(Square(), 1)
+    gone.itself, collected = gone, weakref.ref(gone)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def init(**_):
+        nonlocal gone
+        gone = None
+        gc.collect()
+        raise ConnectionError("as far as this goes")
+
+    def connecting():
+        with contextlib.suppress(ConnectionError):
+            connect(None, 5, 1)
+
+    monkeypatch.setattr(ray, "init", init)
+    thread = threading.Thread(target=connecting, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive() and collected() is None
+
+
+def test_a_cluster_that_is_full_is_told(monkeypatch):
+    monkeypatch.setattr(ray_pool, "LONG", 2.0)
+    with RayPool(Square(), 1, cpus=int(ray.cluster_resources()["CPU"])):
+        began = time.monotonic()
+        monkeypatch.setattr(ray_pool.RayPool, "pump", _at_most(ray_pool.RayPool.pump, began + 8))
+        with pytest.warns(RuntimeWarning, match=r"1 × 1 CPU; free, .*, are 0 CPU"), pytest.raises(InterruptedError):
+            RayPool(Square(), 1)
+
+
+def _at_most(pump, end):
+    def until(pool, seconds):
+        if time.monotonic() > end:
+            raise InterruptedError
+        pump(pool, seconds)
+
+    return until
+
+
+def test_a_head_that_answers_and_refuses_is_quoted(monkeypatch):
+    def refuse(words, **_):
+        return subprocess.CompletedProcess(words, 1, "", "trace\nAuthenticationError: token missing\n")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        with pytest.raises(
+            ConnectionError, match=r"health check failed: AuthenticationError: token missing .*AUTH_MODE"
+        ):
+            require_answer(f"127.0.0.1:{head.getsockname()[1]}", 5)
 
 
 def test_an_address_that_does_not_answer_is_told_in_time():

@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 
+from llm_problem.workers import WorkerPool
+
 
 class Square:
     """‖x − 1‖², and who evaluated it."""
@@ -114,3 +116,11 @@ def _unless(file, seconds):
 
 def _refuse():
     raise FileNotFoundError("no such model here")
+
+
+class Nested(Square):
+    """Wants workers of its own."""
+
+    def evaluate(self, X):
+        with WorkerPool(Square(), 1) as pool:
+            return np.array(pool.outcomes("evaluate", X))

@@ -1,6 +1,8 @@
 """What is asked of workers that cannot be had: an error that says what was expected and what there is."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from llm_problem.suites.named import prose
 from llm_problem.workers import NotBuilt, TooManyWorkers, WorkerPool
 from llm_problem.workers.memory import free_memory, require_room
 from llm_problem_adapters import minimize
-from tests.llm_problem.workers.problems import NeverBuilt, Square
+from tests.llm_problem.workers.problems import Nested, NeverBuilt, Square
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,12 @@ def test_a_number_of_workers_that_is_none(bad, problem):
     for take in takers:
         with pytest.raises(ValueError, match=r"workers must be an integer of at least 1, got "):
             take()
+
+
+def test_a_class_is_no_pool(problem):
+    for take in (problem.executor, problem.to_pymoo, lambda workers: minimize(problem, "cma", 40, workers=workers)):
+        with pytest.raises(ValueError, match=r"a number or a pool, as WorkerPool\(problem, 2\) is, got the class"):
+            take(workers=WorkerPool)
 
 
 @pytest.mark.parametrize("name", ["threads", "chunk"])
@@ -82,6 +90,45 @@ def test_a_closed_pool(problem, closed):
     for take in takers:
         with pytest.raises(RuntimeError, match="this pool of workers is closed"):
             take()
+
+
+def test_a_closed_pool_leaves_no_record(problem, closed, tmp_path):
+    with pytest.raises(RuntimeError, match="this pool of workers is closed"):
+        minimize(problem, "cma", 40, workers=closed, record=tmp_path / "run.sqlite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_workers_have_no_workers():
+    with WorkerPool(Nested(), 1) as pool:
+        (said,) = pool.outcomes("evaluate", np.zeros((1, 3)))
+    assert isinstance(said, RuntimeError) and "a worker cannot have workers of its own" in str(said)
+
+
+SCRIPT = """
+import numpy as np
+import llm_problem as lp
+from llm_problem_adapters.faults.objectives import Free
+if __name__ == "__main__":
+    with lp.WorkerPool(Free(), 2) as pool:
+        print(np.array(pool.outcomes("evaluate", np.ones((3, 4)))))
+"""
+
+
+def test_a_script_may_come_by_standard_input():
+    done = subprocess.run([sys.executable, "-"], input=SCRIPT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[0. 0. 0.]\n", done.stderr
+
+
+def test_what_only_a_command_line_defines_is_to_be_put_into_a_module():
+    code = (
+        "import llm_problem as lp\n"
+        "from llm_problem_adapters.faults.objectives import Free\n"
+        "class Mine(Free): pass\n"
+        "lp.WorkerPool(Mine(), 2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "what a notebook or a command line defines is not there: put it into a module" in done.stderr
 
 
 def test_a_model_that_is_no_longer_where_it_was(tmp_path):
