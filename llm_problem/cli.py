@@ -181,6 +181,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from llm_problem.study.report import print_card
+    from llm_problem.suites.page import readable
 
     problem = lp.make(options.id)
     card, measured = problem.card(), lp.suites.card(problem.name)
@@ -189,7 +190,9 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(card, indent=2))
     else:
-        print_card({**card, **card.pop("measured", {})})
+        card.pop("measured", None)
+        rest = {} if measured is None else readable(measured)
+        print_card({**card, **{key: value for key, value in rest.items() if key not in card}})
     return 0
 
 

@@ -20,6 +20,7 @@ def compare_command(options: argparse.Namespace, compare: Callable[..., Any]) ->
     study = Study.from_toml(options.study)
     out = options.out or f"runs/{study.name}"
     words = ["llm-problem", "compare", options.study, "--out", out, "--workers", str(options.workers)]
+    words += ["--fail-fast"] if options.fail_fast else []
     options.stopped.advice = go_on = f"to go on: {shlex.join(words)}"
     found = compare(study, out, workers=options.workers, fail_fast=options.fail_fast)
     ended = len(found.ended) - len(found.failed)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+FIRST, LAST = 10_001, 65_535  # beyond ioh's own functions; iohinspector reads 16 bits
+
 
 def function_id(name: str) -> int:
-    """ioh's number of a function, of nine digits: it follows from the name, so that processes agree on it."""
+    """ioh's number of a function: it follows from the name, so that processes agree on it."""
     digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    return 100_000_000 + digest % 900_000_000
+    return FIRST + digest % (LAST - FIRST + 1)

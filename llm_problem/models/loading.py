@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -183,9 +183,25 @@ def _resolve(model: str) -> tuple[str, Path | None, tuple]:
         return str(path), path, tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     if model.startswith(_OBJECT):
         raise ValueError("this problem was made from a model object, which cannot be rebuilt from its description")
+    _require_hub_id(model, named)
+    return model, None, ()
+
+
+def require_name(model: str) -> None:
+    """See that it is a name, a directory or a hub id, without looking whether the hub has it.
+
+    Raises:
+        ValueError: it is none of them; with the nearest names.
+    """
+    named = named_models()
+    if model not in named and not (model and Path(model).expanduser().is_dir()):
+        _require_hub_id(model, named)
+
+
+def _require_hub_id(model: str, named: Iterable[str]) -> None:
     looks_like_path = model.startswith((".", "/", "~")) or "\\" in model
     if not looks_like_path and is_hub_id(model):
-        return model, None, ()
+        return
     near = difflib.get_close_matches(model, named, n=3, cutoff=0.4)
     raise ValueError(
         f"unknown model {model!r}: not a directory, not a hub id 'owner/name', not one of {', '.join(sorted(named))}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from llm_problem.study.results import Results
+from llm_problem.suites.cards import all_cards
 
 MARKS = (1, 2, 5)  # times powers of ten: evaluations whose losses are targets
 
@@ -34,12 +36,31 @@ class Targets:
     frozen: bool
 
 
-def targets(results: Results, problem: str) -> Targets:
-    """Of the problem's card where it has one, else of the study: the best median of its optimizers at each mark."""
-    facts, f0 = results.facts[problem], results.f0(problem)
+def targets(results: Results) -> dict[str, Targets]:
+    """Of the problems' cards where all have one, else of the study: the best median of its optimizers at each mark.
+
+    One kind for all, since a share of one reference says nothing beside a share of another.
+    """
+    published = {problem: _published(results.facts[problem]) for problem in results.problems}
+    frozen = {problem: _frozen(card, results.f0(problem)) for problem, card in published.items() if card is not None}
+    return frozen if len(frozen) == len(published) else {p: _of_study(results, p) for p in results.problems}
+
+
+def _published(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the problem's card had when the study made it, else what it has now."""
     if facts.get("targets") and facts.get("reference"):
-        pairs = sorted((int(number), float(loss)) for number, loss in facts["targets"].items())
-        return _different(pairs, f0, float(facts["reference"]["loss"]), True)
+        return facts
+    card = all_cards()["problems"].get(facts["name"])
+    return card if card is not None and card["fingerprint"] == facts["fingerprint"] else None
+
+
+def _frozen(card: Mapping[str, Any], f0: float) -> Targets:
+    pairs = sorted((int(number), float(loss)) for number, loss in card["targets"].items())
+    return _different(pairs, f0, float(card["reference"]["loss"]), True)
+
+
+def _of_study(results: Results, problem: str) -> Targets:
+    f0 = results.f0(problem)
     names = [o for o in results.competitors if results.of(problem, o)]
     numbers = marks(results.budget)
     if not names:

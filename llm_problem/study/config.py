@@ -109,7 +109,7 @@ class Study:
         _require_keys("key of a study's policy", policy, tuple(asdict(Policy())))
         instances = _integers("instances", values.get("instances", [0]), 0)
         name = str(values.get("name", "study"))
-        if not re.fullmatch(r"[\w .,()-]{1,80}", name):
+        if not re.fullmatch(r"[\w .,()-]{1,80}", name) or not name.strip(". "):
             raise ValueError(f"name must be of 1 to 80 letters, digits, spaces and .,()-_, got {name!r}")
         return cls(
             name=name,

@@ -74,11 +74,9 @@ def write_overview(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     """Shares of what there is to gain, over all problems."""
     results = found.results
     page.section("Who is ahead, over all problems")
-    frozen = [p for p, t in found.targets.items() if t.frozen]
-    source = "the problem's published card" if len(frozen) == len(found.targets) else (
-        "this study, the lowest median of its optimizers at the budget" if not frozen
-        else "the problem's published card where it has one, else this study's lowest median"
-    )  # fmt: skip
+    source = "this study, the lowest median of its optimizers at the budget"
+    if all(target.frozen for target in found.targets.values()):
+        source = "the problem's published card"
     page.paragraph(
         "The share of f(0) − f(reference) is 0 at the pretrained model and 1 at the reference; the reference is of "
         f"{source}. It is no optimum, and can be passed. Intervals are 95% percentile intervals of the interquartile "
@@ -168,11 +166,12 @@ def write_runtimes(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     """Evaluations to targets."""
     results = found.results
     page.section("Evaluations to targets")
-    frozen = sum(t.frozen for t in found.targets.values())
+    source = "the lowest median of this study's optimizers has"
+    if all(target.frozen for target in found.targets.values()):
+        source = "the reference of the problem's published card has"
     page.paragraph(
-        "No optimum is known, so that targets are run-length based: the losses that a reference has after 10, 20, "
-        f"50, … evaluations. {frozen} of {len(found.targets)} problems have published ones; for the others the "
-        "reference is the lowest median of this study at each. ERT is the number of evaluations of all runs until they "
+        f"No optimum is known, so that targets are run-length based: the losses that {source} after 10, 20, "
+        "50, … evaluations. ERT is the number of evaluations of all runs until they "
         "reached the target or ended, over the runs that reached it."
     )
     for name, text in (

@@ -92,9 +92,11 @@ class StudyFolder:
     def begin(self, study: Study, versions: Mapping[str, Any]) -> None:
         """Write down what is asked for, or see that the folder is of the same study.
 
+        Optimizers and problems that were left out meanwhile, and come again, have to be the same, too.
+
         Raises:
             FileExistsError: the folder holds something else.
-            ValueError: it is of a study with another budget or policy.
+            ValueError: it is of a study with another budget or policy, or something in it has the name of another.
         """
         wanted = study.to_dict()
         if self.study_file.is_file():
@@ -104,13 +106,21 @@ class StudyFolder:
                     raise ValueError(
                         f"{self.path} is of a study with {key} {before[key]}, not {wanted[key]}: give another --out"
                     )
-            known = {_name(each["spec"]): each["spec"] for each in before["problems"]}
-            for entry in wanted["problems"]:
-                if known.get(_name(entry["spec"]), entry["spec"]) != entry["spec"]:
-                    raise ValueError(f"{_name(entry['spec'])} was another problem when {self.path} was begun")
+            seen = _seen(before)
+            for label, optimizer in _seen(wanted)["optimizers"].items():
+                if seen["optimizers"].setdefault(label, optimizer) != optimizer:
+                    raise ValueError(
+                        f"{label!r} was another optimizer, or had other options, when runs of it were begun in "
+                        f"{self.path}: give this one another label"
+                    )
+            for name, spec in _seen(wanted)["problems"].items():
+                if seen["problems"].setdefault(name, spec) != spec:
+                    raise ValueError(f"{name} was another problem when {self.path} was begun")
         elif self.path.exists() and any(self.path.iterdir()):
             raise FileExistsError(f"{self.path} exists already and holds no study: choose another --out")
-        self.write(self.study_file, {**wanted, "versions": dict(versions)})
+        else:
+            seen = _seen(wanted)
+        self.write(self.study_file, {**wanted, "seen": seen, "versions": dict(versions)})
 
     def study(self) -> Study:
         """What was asked for.
@@ -182,3 +192,11 @@ def runs_of(study: Study) -> Iterator[Run]:
 
 def _name(spec: Mapping[str, Any]) -> str:
     return f"{spec['id']}@{spec['instance']}" if spec["instance"] else str(spec["id"])
+
+
+def _seen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every optimizer by its label and every problem by its name that a study has had so far."""
+    earlier = values.get("seen", {"optimizers": {}, "problems": {}})
+    optimizers = {each["label"]: {"name": each["name"], "options": each["options"]} for each in values["optimizers"]}
+    problems = {_name(each["spec"]): each["spec"] for each in values["problems"]}
+    return {"optimizers": {**earlier["optimizers"], **optimizers}, "problems": {**earlier["problems"], **problems}}

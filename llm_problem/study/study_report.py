@@ -66,7 +66,7 @@ class Findings:
 
 def findings(results: Results) -> Findings:
     """Targets of every problem, and rankings after a tenth, three tenths and all of the budget."""
-    wanted = {problem: targets(results, problem) for problem in results.problems}
+    wanted = targets(results)
     numbers = sorted({max(1, round(results.budget * share)) for share in (0.1, 0.3, 1.0)})
     return Findings(results, wanted, {number: ranking(results, number) for number in numbers})
 

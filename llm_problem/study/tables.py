@@ -145,14 +145,20 @@ def overview_table(results: Results, wanted: Mapping[str, Targets], ranks: Mappi
 
 
 def winners_table(results: Results, numbers: Sequence[int]) -> Table:
-    """The competitor with the lowest median on each problem after each number of evaluations."""
+    """The competitor with the lowest median on each problem after each number of evaluations; two, where both have it,
+    or how many."""
     rows = []
     for problem in results.problems:
         names = [o for o in results.competitors if results.of(problem, o)]
         if names:
-            best = [names[int(np.argmin(results.medians([problem], names, number)[0]))] for number in numbers]
+            best = [_lowest(names, results.medians([problem], names, number)[0]) for number in numbers]
             rows.append((problem, results.facts[problem]["dimension"], *best))
     return Table(("problem", "dimension", *(f"at {number}" for number in numbers)), rows)
+
+
+def _lowest(names: Sequence[str], medians: np.ndarray) -> str:
+    alike = [name for name, median in zip(names, medians, strict=True) if median == medians.min()]
+    return " and ".join(alike) if len(alike) < 3 else f"{len(alike)} alike"
 
 
 def held_out_table(results: Results) -> Table:

@@ -25,11 +25,13 @@ def get(name: str, **options: Any) -> Suite:
 
     Raises:
         ValueError: an unknown name (with the nearest one).
-        TypeError: options that the suite does not take.
+        TypeError: options that the suite does not take, or no model for "own".
     """
     if name == "own":
+        if "model" not in options:
+            raise TypeError('the suite "own" is made for a model: get("own", model="models/mine")')
         return own_model(**options)
-    if name not in TIERS:
+    if not isinstance(name, str) or name not in TIERS:
         raise unknown("suite", str(name), NAMES)
     if options:
         raise TypeError(f"the suite {name!r} takes no options, got {', '.join(options)}")

@@ -22,11 +22,23 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from llm_problem.registry import get_spec
+
 FILE = "cards.json"
 
 
 def card(name: str) -> dict[str, Any] | None:
-    """The card of a problem by its name ("…@k" for an instance); None where there is none."""
+    """The card of a registered problem by its name ("…@k" for an instance); None where none is published.
+
+    Raises:
+        ValueError: there is no such problem; with the nearest names.
+    """
+    spec = get_spec(name)
+    return card_of(f"{spec.id}@{spec.instance}" if spec.instance else str(spec.id))
+
+
+def card_of(name: str) -> dict[str, Any] | None:
+    """The same of any problem, registered or not."""
     found = all_cards()["problems"].get(name)
     return None if found is None else json.loads(json.dumps(found))  # the caller's own
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 
-from llm_problem.models.loading import lasting_name
+from llm_problem.models.loading import lasting_name, require_name
 from llm_problem.spec import ProblemSpec
 from llm_problem.subspaces import Fastfood, LoRAXS, RandomSubspace, SoftPrompt, Subspace, TinyLoRA
 from llm_problem.suites import named
@@ -41,10 +41,14 @@ def own_model(model: str, instances: int = 1) -> Suite:
 
     Raises:
         TypeError: not a string or path.
+        ValueError: no name, directory or hub id; no count of instances.
     """
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model must be a name, a directory or a hub id, got {type(model).__name__}")
+    if isinstance(instances, bool) or not isinstance(instances, int) or instances < 1:
+        raise ValueError(f"instances must be an integer of at least 1, got {instances!r}")
     source = lasting_name(os.fspath(model))
+    require_name(source)
     slug = re.sub(r"[^a-z0-9.]+", "-", os.path.basename(source.rstrip("/")).lower()).strip("-.") or "model"
     entries = []
     for task, make in TASKS.items():

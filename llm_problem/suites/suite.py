@@ -43,7 +43,7 @@ class Entry:
     @property
     def card(self) -> dict[str, Any] | None:
         """Its measured figures (`llm_problem.suites.cards`); None where none are published."""
-        return cards.card(self.name)
+        return cards.card_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,28 @@ class Suite:
         self,
         pattern: str = "*",
         *,
-        tasks: Sequence[str] | None = None,
-        subspaces: Sequence[str] | None = None,
-        dimensions: tuple[int, int] | None = None,
-        instances: Sequence[int] | None = None,
+        tasks: str | Sequence[str] | None = None,
+        subspaces: str | Sequence[str] | None = None,
+        dimensions: int | tuple[int, int] | None = None,
+        instances: int | Sequence[int] | None = None,
     ) -> Suite:
         """The part of it that fits.
 
         Args:
             pattern: of ids, with * and ?.
-            tasks: words for tasks, such as "sentiment".
-            subspaces: kinds of subspaces, such as "lora-xs".
-            dimensions: the smallest and the largest that are wanted.
-            instances: numbers; None keeps all.
+            tasks: a word for tasks, such as "sentiment", or several.
+            subspaces: a kind of subspaces, such as "lora-xs", or several.
+            dimensions: the smallest and the largest that are wanted, or the one.
+            instances: a number, or several; None keeps all.
 
         Raises:
             ValueError: a word that this suite does not have, or nothing left.
         """
+        tasks, subspaces = _several(tasks), _several(subspaces)
+        instances = None if instances is None else [instances] if isinstance(instances, int) else instances
         _require("task", tasks, {entry.task for entry in self.entries})
         _require("subspace", subspaces, {entry.spec.subspace.kind for entry in self.entries})
-        low, high = dimensions or (1, max(self.dimensions))
+        low, high = (1, max(self.dimensions)) if dimensions is None else _range(dimensions)
         found = tuple(
             entry
             for entry in self.entries
@@ -144,6 +146,17 @@ def unknown(what: str, word: str, known: Sequence[str]) -> ValueError:
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
     return ValueError(f"unknown {what} {word!r}: {hint}")
+
+
+def _several(words: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [words] if isinstance(words, str) else words
+
+
+def _range(dimensions: Any) -> tuple[int, int]:
+    found = (dimensions, dimensions) if isinstance(dimensions, int) else tuple(dimensions)
+    if len(found) != 2 or not all(isinstance(end, int) for end in found):
+        raise ValueError(f"dimensions are one, or the smallest and the largest, got {dimensions!r}")
+    return found
 
 
 def _require(what: str, words: Sequence[str] | None, known: set[str]) -> None:

@@ -56,7 +56,17 @@ def test_the_page_is_made_from_the_cards():
 def test_a_card_is_the_callers_own():
     lp.suites.card(SAMPLE[0])["f0"] = 0
     assert lp.suites.card(SAMPLE[0])["f0"] == CARDS[SAMPLE[0]]["f0"]
-    assert lp.suites.card("nothing-d1-v1") is None
+
+
+def test_a_card_is_asked_for_by_the_name_of_a_problem():
+    assert lp.suites.card(f"{SAMPLE[0]}@0") == CARDS[SAMPLE[0]]
+    assert lp.suites.card(f"{SAMPLE[0]}@1") is None
+    with pytest.raises(ValueError, match=f"did you mean .*{SAMPLE[0]}"):
+        lp.suites.card(SAMPLE[0].replace("random", "randon"))
+
+
+def test_every_named_problem_has_one():
+    assert set(CARDS) == {name for name, entry in ENTRIES.items() if not entry.spec.instance}
 
 
 def test_the_command_line_shows_them(capsys):
@@ -66,4 +76,5 @@ def test_the_command_line_shows_them(capsys):
     assert f"{CARDS[SAMPLE[0]]['best']['loss']:.4f}" in capsys.readouterr().out
     assert main(["show", SAMPLE[0]]) == 0
     out = capsys.readouterr().out
+    assert out.count("weights sha256") == out.count("targets ") == 1 and "{" not in out[out.index("targets") :]
     assert CARDS[SAMPLE[0]]["best"]["command"] in " ".join(out.split()) and CARDS[SAMPLE[0]]["weights_sha256"] in out

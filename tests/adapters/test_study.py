@@ -1,6 +1,7 @@
 """Studies that are run: shared between processes, taken up again, repeated; a failure is recorded, the rest goes on."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -15,6 +16,7 @@ from llm_problem_adapters import make_optimizer, minimize
 from llm_problem_adapters.restarting import Restarting, restarting
 from llm_problem_adapters.study import compare
 from llm_problem_adapters.study.one_run import describe, perform
+from llm_problem_adapters.study.workers import Told, Workers
 
 A, B = "tiny-gpt2-prose-lora-xs-d32-v1", "tiny-gpt2-agreement-tiny-lora-d8-v1"
 BROKEN = {"name": "cma", "label": "broken", "options": {"popsize": 1}}  # refused once the run begins
@@ -137,6 +139,11 @@ def test_a_study_may_grow_but_its_budget_and_policy_stay(tmp_path):
     for changes, word in (({"budget": 6}, "budget 5"), ({"budget": 5, "policy": {"restarts": True}}, "policy")):
         with pytest.raises(ValueError, match=f"is of a study with {word}"):
             folder.begin(study(**changes), {})
+    folder.begin(study(optimizers=["cma"], budget=5), {})
+    for label, options in (("random-search", {}), ("cma", {"popsize": 9})):  # one has been left out meanwhile
+        optimizer = {"name": "cma", "label": label, "options": options}
+        with pytest.raises(ValueError, match=f"{label!r} was another optimizer, .* another label"):
+            folder.begin(study(optimizers=[optimizer], budget=5), {})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
     with pytest.raises(FileExistsError, match="holds no study"):
@@ -156,6 +163,34 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path, monk
     assert main(["compare", "s.toml", *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_another_process_has_ended_meanwhile_is_no_missing_one(tmp_path, monkeypatch):
+    wanted, names = study(optimizers=["random-search"], budget=5, seeds=[1, 2]), iter(("of a run", "of another run"))
+    in_process(study(optimizers=["random-search"], budget=5, seeds=[2]), tmp_path / "s")
+    runs = list(runs_of(wanted))
+    monkeypatch.setattr(Workers, "perform", lambda *_: [Told(0, run, 0, None, busy=next(names)) for run in runs])
+    found = StudyFolder.ended
+    monkeypatch.setattr(StudyFolder, "ended", lambda *_: None)  # as it was when runs were handed out
+
+    def afterwards(*words):
+        monkeypatch.setattr(StudyFolder, "ended", found)
+
+    monkeypatch.setattr(Workers, "__exit__", afterwards)
+    done = compare(wanted, tmp_path / "s", progress=False)
+    assert (done.found, done.missing, done.busy, done.exit_code) == (1, 1, ["of a run"], 1)
+
+
+def test_a_problem_that_cannot_be_made_is_tried_once_by_each_worker(tmp_path):
+    spec = dataclasses.replace(lp.get_spec(A), id=None, subspace=lp.subspaces.LoRAXS(rank=2, modules="nowhere"))
+    (tmp_path / "mine.json").write_text(spec.to_json())
+    wanted = Study.from_dict(
+        {"optimizers": ["cma", "random-search"], "problems": [{"spec": "mine.json"}], "seeds": 2, "budget": 5},
+        folder=tmp_path,
+    )
+    found = compare(wanted, tmp_path / "s", progress=False)
+    assert len(found.failed) == 4 and len({each.error for each in found.failed}) == 1
+    assert "nowhere" in found.failed[0].error
 
 
 def test_fail_fast_ends_with_the_first_failure(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm_problem.study.config import Study
 from llm_problem.study.progress import StudyProgress
-from llm_problem.study.runs import Ended, StudyFolder, runs_of
+from llm_problem.study.runs import Ended, Run, StudyFolder, runs_of
 from llm_problem_adapters.identity import versions
 from llm_problem_adapters.registry import configure
 from llm_problem_adapters.study.workers import Workers
@@ -21,9 +21,9 @@ class Comparison:
     Attributes:
         folder: of the study.
         runs: that the study asks for.
-        found: those that had finished before.
+        found: those that had finished before, or in another process meanwhile.
         ended: those that ended in this call, failed ones too.
-        busy: runs that another process is at.
+        busy: runs that another process was at, and has not finished.
         interrupted: whether Ctrl-C came.
     """
 
@@ -90,6 +90,7 @@ def compare(
         else:
             left.append(run)
     comparison = Comparison(folder.path, study.runs, found)
+    elsewhere: dict[str, Run] = {}
     with (
         StudyProgress(study.runs, found, study.budget, workers, shown=progress) as line,
         Workers(study, folder, workers) as pool,
@@ -97,7 +98,7 @@ def compare(
         try:
             for told in pool.perform(left):
                 if told.busy is not None:
-                    comparison.busy.append(told.busy)
+                    elsewhere[told.busy] = told.run
                 elif told.ended is None:
                     line.update(told.worker, str(told.run), told.evaluations, told.best_loss)
                 else:
@@ -107,4 +108,10 @@ def compare(
                         break
         except KeyboardInterrupt:
             comparison.interrupted = True
+    for said, run in elsewhere.items():  # it may have ended meanwhile
+        after = folder.ended(run)
+        if after is not None and after.finished:
+            comparison.found += 1
+        else:
+            comparison.busy.append(said)
     return comparison

@@ -12,7 +12,6 @@ from llm_problem.problem import Problem
 from llm_problem.records import RecordInUse
 from llm_problem.study.config import Study
 from llm_problem.study.runs import Ended, Run, StudyFolder
-from llm_problem.suites import card
 from llm_problem.suites.suite import Entry
 from llm_problem.tasks.rows import UnusableSplit
 from llm_problem_adapters.minimize import minimize
@@ -98,7 +97,7 @@ def improvements(result: Result) -> list[tuple[int, float]]:
 
 def describe(entry: Entry, problem: Problem) -> dict[str, Any]:
     """What a report needs to know of a problem."""
-    known = card(entry.name) or {}
+    known = entry.card or {}
     if known.get("fingerprint") != problem.fingerprint:  # another machine's basis changes no fingerprint
         known = {}
     return {

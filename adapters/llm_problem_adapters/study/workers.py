@@ -129,6 +129,10 @@ def _by_problem(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
+class _CannotBeMade(Exception):
+    """As before."""
+
+
 def _serve(pipe: Connection, values: dict[str, Any], path: str) -> None:
     """A worker: runs that are sent, until nobody sends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever shares out the runs ends this
@@ -140,6 +144,7 @@ def _serve(pipe: Connection, values: dict[str, Any], path: str) -> None:
     study, folder = Study.from_json_dict(values), StudyFolder(path)
     torch.set_num_threads(study.policy.threads)
     problem, made = None, None
+    broken: dict[str, str] = {}  # problems that could not be made, and why: nobody waits for that again
     while True:
         try:
             which, optimizer, seed = pipe.recv()
@@ -147,6 +152,8 @@ def _serve(pipe: Connection, values: dict[str, Any], path: str) -> None:
             return
         run = Run(study.problems[which], study.optimizers[optimizer], seed)
         try:
+            if run.problem.name in broken:
+                raise _CannotBeMade
             if made != run.problem.name:
                 problem, made = None, None  # let go of the one before the next is loaded
                 problem = run.problem.make()
@@ -156,8 +163,8 @@ def _serve(pipe: Connection, values: dict[str, Any], path: str) -> None:
             pipe.send(("ended", perform(run, problem, study, folder, _show(pipe))))  # type: ignore[arg-type]
         except RecordInUse as error:
             pipe.send(("busy", str(error)))
-        except Exception as error:  # the problem cannot be made
-            said = f"{type(error).__name__}: {error}"[:2_000]
+        except Exception as error:
+            said = broken.setdefault(run.problem.name, f"{type(error).__name__}: {error}"[:2_000])
             ended = Ended(run.problem.name, run.optimizer.label, run.seed, "failed", error=said)
             folder.write_ended(run, ended)
             pipe.send(("ended", ended))

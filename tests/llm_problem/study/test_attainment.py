@@ -59,8 +59,7 @@ def test_ert_is_all_evaluations_over_all_successes(runtimes, budget):
 
 
 def test_targets_of_a_study_are_the_lowest_medians_and_fall(results):
-    for problem in results.problems:
-        found = at.targets(results, problem)
+    for problem, found in at.targets(results).items():
         assert not found.frozen
         assert list(found.losses) == sorted(found.losses, reverse=True) and found.losses[0] < results.f0(problem)
         for number, loss in zip(found.budgets, found.losses, strict=True):
@@ -69,18 +68,20 @@ def test_targets_of_a_study_are_the_lowest_medians_and_fall(results):
         assert found.reference == found.losses[-1] and found.budgets[-1] == results.budget
 
 
-def test_targets_of_a_card_are_taken_where_there_are_any(results):
-    problem = results.problems[0]
+def test_targets_of_cards_are_taken_where_all_problems_have_them(results):
     card = {"targets": {"10": 1.5, "100": 1.5, "20": 1.8, "1000": 0.4}, "reference": {"loss": 0.4}}
-    results.facts[problem].update(card)
-    found = at.targets(results, problem)
-    results.facts[problem].update(targets=None, reference=None)
-    assert (found.budgets, found.losses) == ((10, 1000), (1.5, 0.4))  # 1.8 and the second 1.5 are reached before
-    assert found.frozen and found.reference == 0.4
+    for problem in results.problems:
+        results.facts[problem].update(card)
+    found = at.targets(results)
+    for problem in results.problems:
+        results.facts[problem].update(targets=None, reference=None)
+    for each in found.values():
+        assert (each.budgets, each.losses) == ((10, 1000), (1.5, 0.4))  # 1.8 and the second 1.5 are reached before
+        assert each.frozen and each.reference == 0.4
 
 
 def test_ecdf_counts_targets_reached(results):
-    wanted = {problem: at.targets(results, problem) for problem in results.problems}
+    wanted = at.targets(results)
     for optimizer in results.optimizers:
         curves = {p: [curve(run, results.budget) for run in results.of(p, optimizer)] for p in results.problems}
         for place in (0, 40, len(results.grid) - 1):

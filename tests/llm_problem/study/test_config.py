@@ -101,6 +101,8 @@ def test_problems_come_by_pattern_suite_model_and_description(tmp_path):
         ({"policy": {"threads": 0}}, "threads must be an integer of at least 1"),
         ({"instances": [-1]}, "instances must be integers of at least 0"),
         ({"name": "../up"}, "name must be of 1 to 80"),
+        ({"name": ".."}, "name must be of 1 to 80"),
+        ({"problems": [{"model": "tiny-gtp2"}]}, "unknown model 'tiny-gtp2': not a directory, not a hub id"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):

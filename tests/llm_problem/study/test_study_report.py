@@ -12,11 +12,12 @@ import pytest
 import llm_problem as lp
 from llm_problem.function_ids import function_id
 from llm_problem.harmless import safe_name
-from llm_problem.study import read, write_report
+from llm_problem.study import ioh_files, read, write_report
+from llm_problem.study.attainment import targets
 from llm_problem.study.ioh_files import write_ioh
 from llm_problem.study.ranking import against_leader, pairs
 from llm_problem.study.runs import Ended, runs_of
-from llm_problem.study.tables import Table
+from llm_problem.study.tables import Table, winners_table
 from tests.llm_problem.study.made_studies import PROBLEMS, made_study
 
 HOSTILE = "<script>alert('x')</script> & $x_{$"
@@ -132,6 +133,28 @@ def test_seeds_that_no_difference_could_be_seen_with_are_called_too_few(tmp_path
     assert "5 seeds are too few for a p below 0.05" in text
 
 
+def test_an_optimizer_is_not_ahead_of_those_that_are_as_good(tmp_path):
+    folder = made_study(tmp_path / "s", optimizers=["random-search", "cma", "spsa"], problems=1)
+    results = read(folder.path)
+    (row,) = winners_table(results, [1, 60]).rows
+    assert row[2:] == ("3 alike", "spsa")  # all begin at x = 0
+
+
+def test_shares_of_all_problems_have_one_kind_of_reference(tmp_path):
+    results = read(made_study(tmp_path / "s", optimizers=["random-search", "cma"], problems=2).path)
+    assert not any(found.frozen for found in targets(results).values())
+    card = {"targets": {"10": 1.0, "100": 0.5}, "reference": {"loss": 0.5}}
+    results.facts[PROBLEMS[0]].update(card)
+    assert not any(found.frozen for found in targets(results).values())
+    results.facts[PROBLEMS[1]].update(card)
+    for found in targets(results).values():
+        assert (found.frozen, found.budgets, found.losses, found.reference) == (True, (10, 100), (1.0, 0.5), 0.5)
+    # A card that was published since counts, if it is of this problem.
+    name = PROBLEMS[0]
+    results.facts[name] |= {"targets": None, "reference": None, "fingerprint": lp.suites.card(name)["fingerprint"]}
+    assert targets(results)[name].reference == lp.suites.card(name)["reference"]["loss"]
+
+
 def test_nothing_finished_is_an_error(tmp_path):
     made_study(tmp_path / "none", optimizers=["cma"], problems=1, seeds=1, failed=[0])
     with pytest.raises(ValueError, match=r"no run of the study .* has finished yet; 1 failed"):
@@ -175,6 +198,27 @@ def test_nevergrads_columns_are_there(whole):
         rows = list(csv.DictReader(file))
     assert set(rows[0]) >= COLUMNS and len(rows) == read(whole[0]).runs
     assert {row["optimizer_name"] for row in rows} == {"random-search", HOSTILE, "cma"}
+
+
+def test_numbers_of_functions_are_few_enough_digits_and_different(monkeypatch):
+    names = lp.list_problems("*")
+    numbers = ioh_files._numbers(names)
+    assert len(set(numbers.values())) == len(names) and max(numbers.values()) < 2**16
+    assert numbers == {name: function_id(name) for name in names}  # no two of the named ones meet
+    monkeypatch.setattr(ioh_files, "function_id", lambda name: 65_535)
+    assert ioh_files._numbers(["a", "b", "c"]) == {"a": 65_535, "b": 10_001, "c": 10_002}
+
+
+def test_ioh_files_are_read_by_iohinspector(whole):
+    iohinspector = pytest.importorskip("iohinspector")
+    manager = iohinspector.DataManager()
+    manager.add_folder(str(whole[1].page.parent / "ioh"))
+    results = read(whole[0])
+    loaded = manager.load(False, True)
+    assert len(loaded["data_id"].unique()) == results.runs
+    assert set(loaded["algorithm_name"].unique()) == set(results.optimizers)
+    lowest = min(results.final(p, o).min() for p in results.problems for o in results.optimizers)
+    assert loaded["raw_y"].min() == pytest.approx(lowest)
 
 
 def test_ioh_files_are_those_of_iohs_own_logger(tmp_path):

@@ -57,6 +57,9 @@ def test_iterating_makes_the_problems_that_the_entries_name():
         ({"tasks": ["sentimnt"]}, "unknown task 'sentimnt': did you mean sentiment or continuation?"),
         ({"subspaces": ["lora-sx"]}, "unknown subspace 'lora-sx': did you mean lora"),
         ({"dimensions": (2, 3)}, "nothing in the suite 'tiny' fits"),
+        ({"dimensions": 3}, "nothing in the suite 'tiny' fits"),
+        ({"dimensions": (2, 3, 4)}, "dimensions are one, or the smallest and the largest, got (2, 3, 4)"),
+        ({"tasks": "sentimnt"}, "unknown task 'sentimnt': did you mean sentiment or continuation?"),
     ],
 )
 def test_a_selection_that_fits_nothing_is_refused(options, message):
@@ -64,7 +67,23 @@ def test_a_selection_that_fits_nothing_is_refused(options, message):
         SUITES["tiny"].select(**options)
 
 
+def test_a_selection_may_be_a_single_word_or_number():
+    one, several = (
+        SUITES["tiny"].select(tasks=tasks, subspaces=subspaces, dimensions=dimensions, instances=instances)
+        for tasks, subspaces, dimensions, instances in (
+            ("prose", "lora-xs", 32, 0),
+            (["prose"], ["lora-xs"], (32, 32), [0]),
+        )
+    )
+    assert one.names == several.names == ["tiny-bert-prose-lora-xs-d32-v1", "tiny-gpt2-prose-lora-xs-d32-v1"]
+
+
 def test_unknown_suites_get_the_nearest_name():
+    for bad in (None, ["tiny"]):
+        with pytest.raises(ValueError, match="unknown suite"):
+            lp.suites.get(bad)
+    with pytest.raises(TypeError, match=re.escape('get("own", model="models/mine")')):
+        lp.suites.get("own")
     with pytest.raises(ValueError, match=r"unknown suite 'tinny': did you mean tiny\?"):
         lp.suites.get("tinny")
     with pytest.raises(TypeError, match="takes no options, got model"):
@@ -82,6 +101,12 @@ def test_own_models_get_every_task_by_every_subspace():
         assert np.isfinite(problem(problem.x0))
     with pytest.raises(TypeError, match="model must be a name, a directory or a hub id"):
         lp.suites.get("own", model=None)
+    for model in ("", "tiny-gtp2", "./nowhere"):
+        with pytest.raises(ValueError, match=f"unknown model {model!r}"):
+            lp.suites.get("own", model=model)
+    with pytest.raises(ValueError, match="instances must be an integer of at least 1, got 0"):
+        lp.suites.get("own", model="tiny-gpt2", instances=0)
+    assert len(lp.suites.get("own", model="somebody/a-model")) == 24  # nothing is asked of the hub yet
 
 
 def test_a_directory_is_a_model_of_ones_own(tmp_path, small_pair):
