@@ -160,7 +160,7 @@ def test_another_problem_has_another_name_and_number(tiny_gpt2, label_task, text
 
 def test_a_functions_number_follows_from_its_name(named):
     """Files of several processes, and of today and tomorrow, are read together by it."""
-    assert named.to_ioh().meta_data.problem_id == 567_391_243
+    assert named.to_ioh().meta_data.problem_id == 36_869
 
 
 def test_names_fit_files(tmp_path, tiny_gpt2, text_task):
