@@ -7,7 +7,7 @@ import pytest
 
 import llm_problem as lp
 from llm_problem_adapters import GeneticAlgorithm, list_optimizers, minimize
-from llm_problem_adapters.experiments import defaults, genetic_algorithms, genetic_steps, movement
+from llm_problem_adapters.experiments import defaults, genetic_algorithms, genetic_steps, movement, search_sizes
 from llm_problem_adapters.experiments.records import Records
 
 PROBLEM = "tiny-gpt2-prose-lora-xs-d32-v1"
@@ -97,3 +97,24 @@ def test_the_steps_lead_from_the_documents_genetic_algorithm_to_ours():
         ours = minimize(problem, GeneticAlgorithm(**options), budget=120, seed=seed)
         assert np.array_equal(ours.losses, minimize(problem, reference, budget=120, seed=seed).losses)
     assert genetic_steps.main(["--seeds", "1", "--budget", "60", "--problems", PROBLEM]) == 0
+
+
+def test_search_sizes_go_on_and_say_what_each_number_of_sentences_is_worth(tmp_path, capsys):
+    words = ["--model", "tiny-gpt2", "--sizes", "8", "16", "--optimizers", "cma", "--budget", "20"]
+    words += ["--out", str(tmp_path / "runs.jsonl"), "--picture", str(tmp_path / "sizes.png")]
+    assert search_sizes.main([*words, "--seeds", "1"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[:2] for row in table[2:]] == [
+        [f"| {size}", name] for size in (8, 16) for name in ("pretrained", "cma")
+    ]
+    assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
+    rows = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert {(row["size"], row["optimizer"], row["seed"]) for row in rows} == {
+        (size, name, 0) for size in (8, 16) for name in ("pretrained", "cma")
+    }
+    (first,) = (row for row in rows if (row["size"], row["optimizer"]) == (8, "pretrained"))
+    problem = lp.Problem("tiny-gpt2", search_sizes.task_for(8, None), lp.subspaces.LoRAXS(8, layers=1), seed=0)
+    assert first["loss"] == pytest.approx(problem(problem.x0))
+    assert search_sizes.main([*words, "--seeds", "1"]) == 0
+    assert capsys.readouterr().out.splitlines() == table
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 4
