@@ -19,6 +19,7 @@ import llm_problem as lp
 from llm_problem.suites.named import IT_WAS, sentiment
 from llm_problem_adapters.experiments.markdown import markdown
 from llm_problem_adapters.experiments.records import Record, Records
+from llm_problem_adapters.experiments.subspaces import sst2
 from llm_problem_adapters.minimize import minimize
 
 SIZES = (8, 32, 128, 512)
@@ -58,18 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def task_for(size: int, data: Path | None) -> lp.tasks.Task:
     """So many sentences to search on."""
-    if data is None:
-        return sentiment(size, IT_WAS)
-    return lp.tasks.Classification.from_csv(
-        data / "train.csv",
-        text="text",
-        label="label",
-        prompt=IT_WAS,
-        labels={"negative": " terrible", "positive": " great"},
-        dev=data / "dev.csv",
-        test=data / "test.csv",
-        search_size=size,
-    )
+    return sentiment(size, IT_WAS) if data is None else sst2(data, size)
 
 
 def run(records: Records, problem: lp.Problem, size: int, optimizer: str, budget: int, seed: int) -> Record:

@@ -73,6 +73,11 @@ def task_for(model: str, data: Path | None) -> lp.tasks.Task:
         return prose(16)
     if data is None:
         return sentiment(240, REVIEW)
+    return sst2(data, 256)
+
+
+def sst2(data: Path, size: int) -> lp.tasks.Task:
+    """So many sentences to search on, after the poor prompt; `data` is a folder with train.csv, dev.csv, test.csv."""
     return lp.tasks.Classification.from_csv(
         data / "train.csv",
         text="text",
@@ -81,7 +86,7 @@ def task_for(model: str, data: Path | None) -> lp.tasks.Task:
         labels={"negative": " terrible", "positive": " great"},
         dev=data / "dev.csv",
         test=data / "test.csv",
-        search_size=256,
+        search_size=size,
     )
 
 
