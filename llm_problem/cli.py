@@ -185,14 +185,11 @@ def _show(options: argparse.Namespace) -> int:
 
     problem = lp.make(options.id)
     card, measured = problem.card(), lp.suites.card(problem.name)
-    if measured is not None:
-        card["measured"] = {key: value for key, value in measured.items() if key not in card}
+    rest = {} if measured is None else {key: value for key, value in measured.items() if key not in card}
     if options.json:
-        print(json.dumps(card, indent=2))
+        print(json.dumps({**card, "measured": rest} if rest else card, indent=2))
     else:
-        card.pop("measured", None)
-        rest = {} if measured is None else readable(measured)
-        print_card({**card, **{key: value for key, value in rest.items() if key not in card}})
+        print_card({**card, **(readable(rest) if rest else {})})
     return 0
 
 

@@ -38,16 +38,21 @@ class Pair:
     corrected: float  # p after Holm's correction for the pairs of the problem
 
 
-def pairs(results: Results, problem: str) -> list[Pair]:
-    """Every two competitors with seeds enough, by Mann and Whitney's test of their best losses.
+def tested(results: Results, problem: str) -> list[str]:
+    """The competitors with seeds enough.
 
     One whose runs do not differ between seeds is left out: repeating a run makes no sample of it.
     """
-    names = [
+    return [
         o
         for o in results.competitors
         if len(results.of(problem, o)) >= FEWEST_SEEDS and not results.draws_nothing(problem, o)
     ]
+
+
+def pairs(results: Results, problem: str) -> list[Pair]:
+    """Every two of those that are tested, by Mann and Whitney's test of their best losses."""
+    names = tested(results, problem)
     losses = {o: results.final(problem, o) for o in names}
     both = list(combinations(names, 2))
     tests = [rank_test(losses[first], losses[second]) for first, second in both]
@@ -59,7 +64,7 @@ def pairs(results: Results, problem: str) -> list[Pair]:
 def too_few_seeds(results: Results) -> bool:
     """Whether no pair of any problem could come below `LEVEL`, even if no two runs overlapped."""
     seeds = len(results.study.seeds)
-    together = [len(pairs(results, problem)) for problem in results.problems]
+    together = [comb(len(tested(results, problem)), 2) for problem in results.problems]
     return any(together) and all(2 * count / comb(2 * seeds, seeds) > LEVEL for count in together if count)
 
 
@@ -68,13 +73,12 @@ def against_leader(results: Results, problem: str) -> dict[str, tuple[float, flo
 
     A is the probability that its loss is the smaller; p, after Holm's correction, is None where its runs are one run.
     """
-    tested = pairs(results, problem)
-    medians = {o: float(np.median(results.final(problem, o))) for pair in tested for o in (pair.first, pair.second)}
-    if not medians:
+    names = tested(results, problem)
+    if len(names) < 2:
         return {}
-    leader = min(medians, key=lambda o: medians[o])
+    leader = min(names, key=lambda o: float(np.median(results.final(problem, o))))
     found: dict[str, tuple[float, float | None]] = {}
-    for pair in tested:
+    for pair in pairs(results, problem):
         if pair.first == leader:
             found[pair.second] = 1 - pair.test.effect, pair.corrected
         elif pair.second == leader:

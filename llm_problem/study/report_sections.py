@@ -12,11 +12,7 @@ import numpy as np
 
 from llm_problem.study import tables
 from llm_problem.study.html import Bold, Page, Right, number
-from llm_problem.study.ranking import (
-    DIAGRAM_PROBLEMS,
-    FEWEST_PROBLEMS,
-    LEVEL,
-)
+from llm_problem.study.ranking import DIAGRAM_PROBLEMS, FEWEST_PROBLEMS, LEVEL
 from llm_problem.study.results import Results
 
 if TYPE_CHECKING:
@@ -74,9 +70,8 @@ def write_overview(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     """Shares of what there is to gain, over all problems."""
     results = found.results
     page.section("Who is ahead, over all problems")
-    source = "this study, the lowest median of its optimizers at the budget"
-    if all(target.frozen for target in found.targets.values()):
-        source = "the problem's published card"
+    of_study = "this study, the lowest median of its optimizers at the budget"
+    source = "the problem's published card" if found.published else of_study
     page.paragraph(
         "The share of f(0) − f(reference) is 0 at the pretrained model and 1 at the reference; the reference is of "
         f"{source}. It is no optimum, and can be passed. Intervals are 95% percentile intervals of the interquartile "
@@ -166,9 +161,8 @@ def write_runtimes(page: Page, found: Findings, figures: Mapping[str, Path]) -> 
     """Evaluations to targets."""
     results = found.results
     page.section("Evaluations to targets")
-    source = "the lowest median of this study's optimizers has"
-    if all(target.frozen for target in found.targets.values()):
-        source = "the reference of the problem's published card has"
+    of_study = "the lowest median of this study's optimizers has"
+    source = "the reference of the problem's published card has" if found.published else of_study
     page.paragraph(
         f"No optimum is known, so that targets are run-length based: the losses that {source} after 10, 20, "
         "50, … evaluations. ERT is the number of evaluations of all runs until they "

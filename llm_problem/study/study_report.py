@@ -60,6 +60,11 @@ class Findings:
     rankings: dict[int, Ranking]  # by number of evaluations, the budget last
 
     @property
+    def published(self) -> bool:
+        """Whether targets and references are of the problems' cards, else of the study."""
+        return all(target.frozen for target in self.targets.values())
+
+    @property
     def last(self) -> Ranking:
         return self.rankings[self.results.budget]
 

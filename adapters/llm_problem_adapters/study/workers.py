@@ -76,9 +76,7 @@ class Workers:
                     kind, value = pipe.recv()
                 except (EOFError, OSError):
                     process.join()
-                    ended = Ended(run.problem.name, run.optimizer.label, run.seed, "failed", error=_death(process))
-                    self._folder.write_ended(run, ended)
-                    yield Told(number, run, 0, None, ended)
+                    yield Told(number, run, 0, None, _failed(self._folder, run, _death(process)))
                     pipe.close()
                     del self._hands[number], self._workers[number]
                     if any(waiting.values()):
@@ -129,8 +127,11 @@ def _by_problem(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
-class _CannotBeMade(Exception):
-    """As before."""
+def _failed(folder: StudyFolder, run: Run, why: str) -> Ended:
+    """Write down that the run has failed before it could begin, or with its process."""
+    ended = Ended(run.problem.name, run.optimizer.label, run.seed, "failed", error=why)
+    folder.write_ended(run, ended)
+    return ended
 
 
 def _serve(pipe: Connection, values: dict[str, Any], path: str) -> None:
@@ -151,23 +152,24 @@ def _serve(pipe: Connection, values: dict[str, Any], path: str) -> None:
         except (EOFError, OSError):
             return
         run = Run(study.problems[which], study.optimizers[optimizer], seed)
+        if run.problem.name in broken:
+            pipe.send(("ended", _failed(folder, run, broken[run.problem.name])))
+            continue
         try:
-            if run.problem.name in broken:
-                raise _CannotBeMade
             if made != run.problem.name:
                 problem, made = None, None  # let go of the one before the next is loaded
                 problem = run.problem.make()
-                made = run.problem.name
                 if folder.problem(run.problem) is None:
                     folder.write_problem(run.problem, describe(run.problem, problem))
+                made = run.problem.name
             pipe.send(("ended", perform(run, problem, study, folder, _show(pipe))))  # type: ignore[arg-type]
         except RecordInUse as error:
             pipe.send(("busy", str(error)))
         except Exception as error:
-            said = broken.setdefault(run.problem.name, f"{type(error).__name__}: {error}"[:2_000])
-            ended = Ended(run.problem.name, run.optimizer.label, run.seed, "failed", error=said)
-            folder.write_ended(run, ended)
-            pipe.send(("ended", ended))
+            why = f"{type(error).__name__}: {error}"[:2_000]
+            if made != run.problem.name:
+                broken[run.problem.name] = why
+            pipe.send(("ended", _failed(folder, run, why)))
 
 
 def _show(pipe: Connection) -> Any:
