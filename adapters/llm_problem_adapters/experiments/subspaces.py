@@ -101,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--budget", type=int, default=1000, metavar="N")
     parser.add_argument("--longest", type=float, default=LONGEST, help="seconds that one optimizer's runs may take")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the matrix products")
     parser.add_argument("--data", type=Path, help="folder with train.csv, dev.csv, test.csv (SST-2)")
     parser.add_argument("--parts", type=Path, help="folder for the adapters and models to mix (default: a new one)")
     parser.add_argument("--out", metavar="FILE.jsonl", help="file of the runs; goes on where it was")
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 parts = make_parts(model, task, options.parts or Path(scratch))
                 for name, subspace in subspaces(model, parts).items():
                     if options.only is None or name in options.only:
-                        run_row(records, model, lp.Problem(model, task, subspace), name, options)
+                        run_row(records, model, lp.Problem(model, task, subspace, dtype=options.dtype), name, options)
             print(f"\n{model}\n\n{table(records, model, options)}", flush=True)
     return 0
 
