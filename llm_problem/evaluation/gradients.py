@@ -5,7 +5,7 @@ Backpropagation runs through whole stock layers from the first moved one on, for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,7 @@ from llm_problem.evaluation.packing import Row
 from llm_problem.evaluation.stock import StockEngine
 from llm_problem.models.loading import LoadedModel
 from llm_problem.subspaces.base import BoundSubspace
+from llm_problem.subspaces.deltas import Delta
 from llm_problem.tasks.batch import TokenBatch
 
 
@@ -22,7 +23,7 @@ class GradientReader:
 
     Args:
         model: the model.
-        subspace: what x moves, tensors of the model and no prompt.
+        subspace: what x moves.
         pack: gives the rows of a batch; not in inference mode, which gradients cannot enter.
     """
 
@@ -31,14 +32,21 @@ class GradientReader:
         # Of each batch: its rows, and what each keeps.
         self._kept: WeakKeyDictionary[TokenBatch, list[tuple[Row, dict[str, torch.Tensor]]]] = WeakKeyDictionary()
 
-    def log_probs(self, batch: TokenBatch, changed: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """(E,) float64 of the batch's entries with `changed` tensors in place of the model's own; where they are only
-        compared (`TokenBatch.contrast`), but for a constant at each place."""
+    def log_probs(
+        self, batch: TokenBatch, deltas: Sequence[Delta], changed: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """(E,) float64 of the batch's entries; where they are only compared (`TokenBatch.contrast`), but for a constant
+        at each place.
+
+        Args:
+            batch: what to read.
+            deltas: of one candidate, of which those of a prompt are looked at.
+            changed: tensors in place of the model's own.
+        """
         if batch not in self._kept:
             self._kept[batch] = [(row, {}) for row in self._pack(batch)]
-        parts = [
-            (row, self._engine.read(row, kept, (), changed, contrast=batch.contrast)) for row, kept in self._kept[batch]
-        ]
-        order = torch.cat([torch.as_tensor(row.entry) for row, _ in parts])
-        values = torch.cat([found for _, found in parts])
+        rows = self._kept[batch]
+        found = [self._engine.read(row, kept, deltas, changed, contrast=batch.contrast) for row, kept in rows]
+        order = torch.cat([torch.as_tensor(row.entry) for row, _ in rows])
+        values = torch.cat(found)
         return values[torch.argsort(order).to(values.device)]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from llm_problem.evaluation.gemm import FrozenLinear, WeightStore
+from llm_problem.evaluation.gemm import FrozenLinear, WeightStore, working_dtype
 from llm_problem.evaluation.moved_norm import Norm
 from llm_problem.evaluation.packing import Row
 from llm_problem.evaluation.pieces import in_working_precision
@@ -126,8 +126,9 @@ def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
 
     The largest is subtracted and the sum taken in float64, so that single precision is lost nowhere that counts.
     """
-    largest = logits.float().amax(dim=-1, keepdim=True)  # (p, 1)
-    total = (logits.float() - largest).exp_().sum(dim=-1, dtype=torch.float64)
+    logits = logits.to(working_dtype(logits.dtype))
+    largest = logits.amax(dim=-1, keepdim=True)  # (p, 1)
+    total = (logits - largest).exp_().sum(dim=-1, dtype=torch.float64)
     return largest[:, 0].double() + total.log()
 
 

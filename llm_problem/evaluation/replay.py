@@ -146,13 +146,12 @@ class ReplayEvaluator(SerialEvaluator):
             return np.concatenate([self._chunk(x[None], packed, batch) for x in X])
 
     def differentiable_log_probs(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        if self.subspace.prompt:
-            return super().differentiable_log_probs(x, batch)
         with self.model.lock, torch.enable_grad(), padding_learns(self.model.model):
             self._refresh()
             if self._gradients is None:
                 self._gradients = GradientReader(self.model, self.subspace, lambda b: self._new(b).rows)
-            return self._gradients.log_probs(batch, self._changed_parameters(self._deltas(x[None, :])))
+            deltas = self._deltas(x[None, :])
+            return self._gradients.log_probs(batch, deltas, self._changed_parameters(deltas))
 
     def gemms(self, batch: TokenBatch) -> list[tuple[int, int, int, int]]:
         """The frozen matrix products of one evaluation of one candidate: (count, rows, inputs, outputs)."""
