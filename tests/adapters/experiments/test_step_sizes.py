@@ -7,7 +7,7 @@ import pytest
 
 import llm_problem as lp
 from llm_problem_adapters import minimize
-from llm_problem_adapters.experiments.step_size_tables import report, share_at, shares
+from llm_problem_adapters.experiments.step_size_tables import gains, good_on_other_seeds, report, share_at, shares
 from llm_problem_adapters.experiments.step_sizes import OPTIMIZERS, PROBLEMS, STEPS, Stepped, main
 from llm_problem_adapters.registry import configure
 
@@ -108,6 +108,20 @@ def test_the_report_counts_pairs():
     amounts = text.rpartition("\n\n")[2].splitlines()
     assert amounts[0].split()[-1] == "nats"
     assert amounts[1].startswith("median share")
+
+
+def test_a_step_that_is_best_by_luck_is_not_held_against_the_default():
+    lucky = [line("p", 1.0, 1.0, seed) for seed in range(3)] + [
+        line("p", 2.0, x, k) for k, x in enumerate((0.5, 0.6, 1.9))
+    ]
+    assert shares(lucky)["p", "o"][1.0] == pytest.approx(1 / 1.4)
+    # ×2 is best on the first two seeds only, and gains 0.1 on the third.
+    assert good_on_other_seeds(gains(lucky)["p", "o"])
+    better = [line("p", 1.0, 1.0, seed) for seed in range(3)] + [line("p", 2.0, 0.5, seed) for seed in range(3)]
+    assert not good_on_other_seeds(gains(better)["p", "o"])
+    text = report([*lucky, *({**run, "problem": "q"} for run in better)])
+    assert "chosen on other seeds than it is judged on: 50% of 2 pairs" in text
+    assert "other seeds" not in report([line("p", 1.0, 1.5), line("p", 2.0, 1.0)])  # of one seed
 
 
 def test_a_share_between_steps_is_linear_in_the_logarithm_of_the_divergence():
