@@ -44,8 +44,15 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 @contextmanager
 def _draft(final: Path, what: str) -> Iterator[Path]:
     require_new(final, what)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=final.parent) as scratch:
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=".unfinished-", dir=final.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(
+            error.errno, f"{reason}: {final} cannot be made, as {final.parent} is no folder that can be written to"
+        ) from None
+    with beside as scratch:
         parent = Path(scratch) / "whatever the umask allows"
         parent.mkdir()
         mode = stat.S_IMODE(parent.stat().st_mode)

@@ -97,14 +97,14 @@ class Problem(Exporting, Faces, Measuring):
     @classmethod
     def from_spec(
         cls,
-        spec: ProblemSpec,
+        spec: ProblemSpec | str | dict[str, Any],
         *,
         device: str = "cpu",
         memory_limit: int | None = None,
         basis: str | os.PathLike[str] | None = None,
     ) -> Problem:
         """Rebuild a problem from its description, of which place, memory and a basis' file are no part."""
-        problem = cls.__new__(cls)
+        problem, spec = cls.__new__(cls), ProblemSpec.of(spec)
         problem._start(spec, load_model(spec.model, device=device), memory_limit, basis)
         return problem
 

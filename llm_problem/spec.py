@@ -180,9 +180,32 @@ class ProblemSpec:
         return cls(**values)
 
     @classmethod
+    def of(cls, description: ProblemSpec | str | dict[str, Any]) -> ProblemSpec:
+        """A description as it is, from JSON text or from what `to_dict` gave.
+
+        Raises:
+            TypeError: something else.
+            ValueError: as for `from_dict`.
+        """
+        if isinstance(description, cls):
+            return description
+        if isinstance(description, str):
+            return cls.from_json(description)
+        if isinstance(description, dict):
+            return cls.from_dict(description)
+        raise TypeError(
+            "a description of a problem was expected (problem.spec, or what its to_json or to_dict gave), got "
+            f"{type(description).__name__}"
+        )
+
+    @classmethod
     def from_json(cls, text: str) -> ProblemSpec:
         """From what `to_json` gave; errors as for `from_dict`."""
-        return cls.from_dict(json.loads(text))
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"a problem description must be JSON: {error}") from None
+        return cls.from_dict(values)
 
     def fingerprint(self, model_identity: str) -> str:
         """sha256 (64 hex digits) over all that decides f, for a model with this identity.

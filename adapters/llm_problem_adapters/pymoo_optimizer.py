@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llm_problem_adapters.base import BaseOptimizer, SearchSpace, finite_box
+from llm_problem_adapters.cma_optimizer import check_memory
 from llm_problem_adapters.feasibility import behind_the_worst, finite_constraints, violations
 
 # Class name → module, each run through ask/tell on one objective over the reals (pymoo 0.6.2). The last group
@@ -122,6 +123,8 @@ class PymooOptimizer(BaseOptimizer):
         if at_a_point and self.start_at_x0:
             options["x0"] = self.space.x0.copy()
         if self.algorithm in COVARIANCE:
+            if not self.options.get("CMA_diagonal"):
+                check_memory(self.space.dimension, self.name, "the option CMA_diagonal=True")
             lower, upper = self._box
             steps = self.space.sigma / (upper - lower)  # (d,) pymoo's CMAES works in the unit box
             options.setdefault("sigma", float(steps.max()))

@@ -48,8 +48,8 @@ TYPES: tuple[tuple[set[str], Callable[[Point], Adapter]], ...] = (
 
 _TASKS = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "masked": "FEATURE_EXTRACTION"}
 _KEEP = (
-    "keep x with the problem's description (problem.spec.to_json()) and its basis (problem.save_basis(path)), from "
-    "which Problem.from_spec makes the same problem again"
+    "keep x with the problem's description (text = problem.spec.to_json()) and its basis (problem.save_basis(path)), "
+    "from which Problem.from_spec(text, basis=path) makes the same problem again"
 )
 
 

@@ -48,6 +48,11 @@ def model_card(
     measured = _measured(held_out)
     parts = [_front_matter(problem, adapter), f"# {_text(_title(problem))}", _about(problem, adapter)]
     parts += ["## Results", _results(problem, x, measured)]
+    if problem.spec.dtype not in ("float32", str(problem.model.dtype).removeprefix("torch.")):
+        parts += [
+            f"Read as the search did, with matrix products in {problem.spec.dtype}: loaded as below the losses differ "
+            "by some 1e-3 nats."
+        ]
     if notes:
         parts += ["## How it was found", _list(notes)]
     parts += ["## How to load it", _loading(problem, adapter), "## Problem", _list(_problem(problem))]

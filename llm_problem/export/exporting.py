@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from llm_problem.new_folder import require_new
@@ -40,7 +41,8 @@ class Exporting:
                 split are in it anyway; no other split is read here.
 
         Raises:
-            ValueError: x of another shape or not finite, or changes that no adapter holds exactly, with what works.
+            ValueError: x of another shape, x or what it changes not finite, or changes that no adapter holds exactly,
+                with what works.
             TypeError: notes or held-out metrics of another form.
             FileExistsError: the directory exists.
         """
@@ -67,8 +69,8 @@ class Exporting:
         Arguments are as for `save_adapter`.
 
         Raises:
-            ValueError: x of another shape or not finite, or something else than weights moves, or the model is
-                quantised or shares tensors in a way that transformers does not save; with what works.
+            ValueError: x of another shape, x or what it changes not finite, or something else than weights moves, or
+                the model is quantised or shares tensors in a way that transformers does not save; with what works.
             TypeError: notes or held-out metrics of another form.
             FileExistsError: the directory exists.
         """
@@ -109,4 +111,10 @@ def _point(problem: Problem, x: Any) -> Point:
     subspace = problem.subspace
     with torch.no_grad():
         deltas = subspace.deltas(torch.from_numpy(problem._one(x)).to(problem.model.device))
+        parts = [part for delta in deltas for part in vars(delta).values() if isinstance(part, torch.Tensor)]
+    if not all(part.isfinite().all() for part in parts):
+        raise ValueError(
+            f"x makes changes that are not finite in {str(problem.model.dtype).removeprefix('torch.')}: its largest "
+            f"number is {np.abs(problem._one(x)).max():.3g}, and bounds of ±5 were meant"
+        )
     return Point(problem._loaded, tuple(deltas), tuple(subspace.prompt))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 POINTS = {"recommended": ("x", "loss"), "best": ("best_x", "best_loss")}
 """Which point → its name among the run's points, and that of its search loss among the run's results."""
+_POINT_NOTES = {"recommended": "recommended by the optimizer", "best": "the best seen on the search split"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,15 @@ def export_run(
     row = next(row for row in result["results"] if row["optimizer"] == name)
     x = points[f"{name}/{POINTS[point][0]}"]
     _require_unchanged(problem, x, config.get("fingerprint"), row.get(POINTS[point][1]))
+    if not x.any():
+        why += "; its point is x = 0, the pretrained model, which nothing that it tried has beaten"
     save = problem.save_model if merged else problem.save_adapter
-    save(x, path, notes=_notes(config, row, point), held_out=_held_out(result, row) if point == "recommended" else None)
+    save(
+        x,
+        path,
+        notes=_notes(config, row, point, x),
+        held_out=_held_out(result, row) if point == "recommended" else None,
+    )
     return Exported(what, path, name, why, point)
 
 
@@ -87,6 +95,11 @@ def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarr
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    if (run / "study.json").is_file():
+        raise ValueError(
+            f"{run} is a study, which keeps no points: run the problem and optimizer that you want with llm-problem "
+            "run, and export that"
+        )
     if not (run / "config.json").is_file():
         raise ValueError(f"{run} is no run folder: config.json, which llm-problem run writes, was expected in it")
     config = _json(run / "config.json", ("problem", "optimizers"))
@@ -185,11 +198,11 @@ def _require_unchanged(problem: Problem, x: np.ndarray, fingerprint: str | None,
         )
 
 
-def _notes(config: dict[str, Any], row: dict[str, Any], point: str) -> dict[str, Any]:
+def _notes(config: dict[str, Any], row: dict[str, Any], point: str, x: np.ndarray) -> dict[str, Any]:
     command, versions = config.get("command"), config.get("versions")
     notes = {
         "optimizer": row["optimizer"],
-        "point": "recommended by the optimizer" if point == "recommended" else "the best seen on the search split",
+        "point": _POINT_NOTES[point] + ("" if x.any() else ": x = 0, the pretrained model"),
         "evaluations": row.get("evaluations"),
         "budget": config.get("budget"),
         "seed": row.get("seed", config.get("seed")),

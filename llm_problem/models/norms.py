@@ -16,6 +16,18 @@ def is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__ and isinstance(gain, torch.Tensor) and gain.ndim == 1
 
 
+def counted_from(module: nn.Module) -> float:
+    """What a norm's gain is beside its weight: 1 where the weight is counted from one, as Gemma's is, else 0."""
+    weight = module.get_parameter("weight")
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in module.named_parameters()}
+    x = torch.arange(1.0, len(weight) + 1, dtype=weight.dtype, device=weight.device)[None, None]
+    try:
+        with torch.no_grad():
+            return float(torch.func.functional_call(module, zeros, (x,)).any())
+    except (TypeError, RuntimeError):  # one that reads more than hidden states, or in other shapes
+        return 0.0
+
+
 def norms_in(model: Any, path: str) -> list[str]:
     """Paths of the norms in the module at `path`, which may be one itself."""
     return [

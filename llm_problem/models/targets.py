@@ -65,7 +65,7 @@ def find_targets(model: Any, modules: str | Sequence[str], layers: Layers) -> li
     Args:
         model: a transformers model.
         modules: names of projections (`q_proj` … as in `families`), of the model's own modules (`c_attn`,
-            `mlp.c_fc`), or patterns with `*`.
+            `mlp.c_fc`), or patterns with `*` of either. Names are those in a layer, without the layer's own path.
         layers: k for the last k layers, a sequence of layer numbers (negative from the end), or None for all.
 
     Raises:
@@ -101,7 +101,8 @@ def _targets_in(model: Any, family: Family, modules: Sequence[str], layers: Laye
                 raise ValueError(
                     f"no module of {which}layer {index} matches {pattern!r}"
                     + (f" (did you mean {', '.join(near)}?)" if near else "")
-                    + f"; there are {', '.join(available)}"
+                    + f"; there are {', '.join(available)} (of embeddings and head nothing can be chosen here: "
+                    "FullVector and ModelMix move them)"
                 )
             chosen.update({target.name: target for target in matched})
         targets += chosen.values()
@@ -204,6 +205,8 @@ def _matching(pattern: str, available: dict[str, Target]) -> list[Target]:
     # A pattern means the family's names where it fits them: `*` on GPT-2 is q, k, v, …, not c_attn once more.
     matched = [name for name in available if fnmatchcase(name, pattern)]
     plain = [name for name in matched if "." not in name]
+    if not matched:  # `c_*` like `c_attn`: the last part of a name
+        matched = [name for name in available if fnmatchcase(name.rpartition(".")[2], pattern)]
     return [available[name] for name in plain or matched]
 
 

@@ -78,7 +78,9 @@ def read_adapter(folder: Path) -> AdapterChanges:
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind not in READERS:
         *first, last = READERS
-        other = "" if kind is None or kind in _PROMPTS else "; others once PEFT has merged them, as models (ModelMix)"
+        other = "; others once PEFT has merged them, as models (ModelMix)"
+        if kind is None or kind in _PROMPTS:
+            other = "" if kind is None else "; prompts are not mixed, but searched (SoftPrompt, Prefix)"
         raise ValueError(
             f"adapters of type {', '.join(first)} and {last} can be mixed{other}: {folder} is one of type {kind}"
         )

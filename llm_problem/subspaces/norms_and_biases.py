@@ -3,9 +3,10 @@
 Searching biases alone is BitFit (Ben Zaken, Ravfogel & Goldberg 2021, arXiv:2106.10199), norms alone LN tuning (Zhao,
 Tu, Wei, Mei & Xie 2023, arXiv:2312.11420).
 
-Every tensor has a step s of its own, a set share of its root mean square. A tensor of zeros, as biases are in models
-that never trained them, has no size to take a share of: there it is the root mean square of what its module gives for
-an input of independent numbers of variance 1, ‖W‖/√out beside a weight W (out, in), and that of the gain beside a gain.
+Every tensor has a step s of its own, a set share of its root mean square: of a norm's weight, that of the gain, which
+Gemma counts from one. A tensor of zeros, as biases are in models that never trained them, has no size to take a share
+of: there it is the root mean square of what its module gives for an input of independent numbers of variance 1,
+‖W‖/√out beside a weight W (out, in), and that of the gain beside a gain.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from llm_problem.models.families import family_of
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.norms import final_norms, norms_in
+from llm_problem.models.norms import counted_from, final_norms, is_norm, norms_in
 from llm_problem.models.quantised import plain
 from llm_problem.models.targets import is_linear, layer_numbers, stored_names
 from llm_problem.subspaces.base import BoundSubspace, Subspace, layers_value
@@ -88,7 +89,7 @@ class BoundNormsAndBiases(BoundSubspace):
         self.dimension = sum(self.sizes)
         self.blocks = tuple(sum(state[name].numel() for name in group) for group in groups) if groups[1:] else ()
         share = config.scale or relative_step(len(self.parameters), model.layers)
-        steps = [share * _size(state, name) for name in self.parameters]
+        steps = [share * _size(model.model, state, name) for name in self.parameters]
         self.steps = torch.tensor(steps, dtype=torch.float64, device=self.like[0].device)
 
     def deltas(self, X: torch.Tensor) -> list[Delta]:
@@ -119,18 +120,23 @@ def _tensors(model: Any, modules: list[str], *, gains: bool) -> list[str]:
     return list(dict.fromkeys(stored[name] for name in names))
 
 
-def _size(state: dict[str, torch.nn.Parameter], name: str) -> float:
+def _size(model: Any, state: dict[str, torch.nn.Parameter], name: str) -> float:
     """What a tensor's step is a share of.
 
     Raises:
         ValueError: it is not finite, or there is nothing but zeros.
     """
-    size = _rms(state[name])
-    if size == 0 and name.endswith(".bias"):
-        weight = state[f"{name.removesuffix('bias')}weight"]
-        size = _rms(weight) if weight.ndim == 1 else _rms(weight) * _inputs(weight, state[name]) ** 0.5
+    path, _, leaf = name.rpartition(".")
+    beside = counted_from(module) if is_norm(module := model.get_submodule(path)) else 0.0
+    size = _rms(plain(state[name]) + beside) if leaf == "weight" else _rms(state[name])
+    if size == 0 and leaf == "bias":
+        weight = state[f"{path}.weight"]
+        size = _rms(plain(weight) + beside) if weight.ndim == 1 else _rms(weight) * _inputs(weight, state[name]) ** 0.5
     if not 0 < size < float("inf"):
-        raise ValueError(f"{name} is zero or not finite: it has no size that a step could be a share of")
+        raise ValueError(
+            f"{name} is zero or not finite: it has no size that a step could be a share of; leave it out (layers, "
+            "norms=False, biases=False)"
+        )
     return size
 
 

@@ -29,7 +29,8 @@ class Scales(Subspace):
     Args:
         layers: k for the last k layers, a sequence of layer numbers, or None for all.
         modules: projections by name or pattern, see `llm_problem.models.find_targets`; the one with the name
-            `down_proj` in the model's family is scaled at its input, all others at their output.
+            `down_proj`, in the model's family or (where that is not known) its own, is scaled at its input, all others
+            at their output.
         scale: s; None makes E‖ΔW‖ at x ~ N(0, I) a set share of ‖W‖ (see `scale.py`).
 
     x holds the factors of one weight after another, in the order of `find_targets`. The dimension is the number of
@@ -95,11 +96,15 @@ class BoundScales(BoundSubspace):
 
 
 def down_projections(model: Any) -> set[str]:
-    """Names of the stored weights of all down projections, an encoder's too; none where the family has no names."""
-    family = family_of(model)
-    return {
-        f"{stack.layers}.{index}.{stack.parts['down_proj'].module}.weight"
-        for stack in (family, family.encoder)
-        if stack is not None and "down_proj" in stack.parts
-        for index in range(len(model.get_submodule(stack.layers)))
-    }
+    """Names of the stored weights of all down projections, an encoder's too; where the family has no names, of what the
+    model itself calls `down_proj`."""
+    family, found = family_of(model), set()
+    for stack in (family, family.encoder):
+        if stack is not None and "down_proj" in stack.parts:
+            path = stack.parts["down_proj"].module
+            layers = range(len(model.get_submodule(stack.layers)))
+            found |= {f"{stack.layers}.{index}.{path}.weight" for index in layers}
+        elif stack is not None:
+            own = (f"{stack.layers}.", ".down_proj.weight")
+            found |= {name for name, _ in model.named_parameters() if name.startswith(own[0]) and name.endswith(own[1])}
+    return found

@@ -22,7 +22,7 @@ from llm_problem.models.targets import Target, parameters_of
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta, SharedFactors
 from llm_problem.subspaces.draws import basis_generator
-from llm_problem.subspaces.low_rank import RankedSubspace, step, stored_and_read
+from llm_problem.subspaces.low_rank import RankedSubspace, step, stored_and_read, targets_of_rank
 from llm_problem.subspaces.scale import relative_step
 
 VECTORS = ("d", "b")
@@ -33,7 +33,7 @@ class VeRA(RankedSubspace):
     """Search one of VeRA's two vectors.
 
     Args:
-        rank: r, at least 1 and at most the smaller side of each chosen weight.
+        rank: r, at least 1; it may be above the rank of the weights (PEFT's default is 256).
         layers: k for the last k layers, a sequence of layer numbers, or None for all.
         modules: projections by name or pattern, see `llm_problem.models.find_targets`.
         searched: "d", r numbers a weight, or "b", as many as the weight has outputs.
@@ -54,7 +54,7 @@ class VeRA(RankedSubspace):
             raise ValueError(f"searched must be one of {', '.join(VECTORS)}, got {self.searched!r}")
 
     def bind(self, model: LoadedModel, seed: int) -> BoundVeRA:
-        return BoundVeRA(self, model, self.chosen(model), seed)
+        return BoundVeRA(self, model, targets_of_rank(model, self.modules, self.layers, None), seed)
 
 
 class BoundVeRA(BoundSubspace):

@@ -174,6 +174,13 @@ def test_unbounded_coordinates_get_a_box():
     assert minimize(problem, "pymoo:PSO", 500).loss < 0.2
 
 
+def test_a_covariance_that_does_not_fit_is_refused_with_what_does():
+    settings = {"dimension": 500_000, "x0": 0.0, "bounds": (-5, 5), "sigma": 1.0, "horizon": 10}
+    with pytest.raises(MemoryError, match=r"pymoo:CMAES keeps full 500,000.*use the option CMA_diagonal=True"):
+        PymooOptimizer("CMAES").setup(**settings)
+    assert PymooOptimizer("CMAES", CMA_diagonal=True).setup(**settings).ask(1).shape == (1, 500_000)
+
+
 def test_steps_of_cmaes_are_per_coordinate():
     sigma = np.array([0.01, 0.1, 1.0, 0.1])
     settings = {"dimension": 4, "x0": 0.0, "bounds": (-5, 5), "sigma": sigma, "horizon": 1000}

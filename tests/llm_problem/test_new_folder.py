@@ -19,6 +19,15 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "model", "whole"]
 
 
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "model", tmp_path / "file" / "deep" / "model", "/proc/model"):
+        message = r"model cannot be made, as .* is no folder that can be written to"
+        with pytest.raises(OSError, match=message), new_folder(path):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_nothing_is_written_over(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileExistsError, match="not overwritten"), new_folder(tmp_path / "link"):

@@ -302,6 +302,19 @@ def test_numpy_integers_are_integers(small_pair, label_task):
     assert lp.ProblemSpec.from_json(problem.spec.to_json()) == problem.spec
 
 
+def test_a_description_is_taken_as_it_is_as_text_and_as_a_dictionary(text_task, tmp_path):
+    problem = lp.Problem("tiny-gpt2", text_task, SUBSPACE)
+    problem.save_basis(tmp_path / "basis.safetensors")
+    x, text = np.ones(problem.dimension), problem.spec.to_json()
+    for description in (problem.spec, text, problem.spec.to_dict()):
+        again = lp.Problem.from_spec(description, basis=tmp_path / "basis.safetensors")
+        assert (again.spec, again(x)) == (problem.spec, problem(x))
+    with pytest.raises(TypeError, match=r"a description of a problem was expected \(problem.spec, or .*got Problem"):
+        lp.Problem.from_spec(problem)
+    with pytest.raises(ValueError, match="a problem description must be JSON: Unterminated"):
+        lp.Problem.from_spec(text[:-20])
+
+
 def test_a_pickle_says_where_a_problem_runs(text_task):
     problem = lp.Problem("tiny-gpt2", text_task, SUBSPACE, memory_limit=10**8)
     again = pickle.loads(pickle.dumps(problem))

@@ -66,6 +66,15 @@ def test_card_says_what_it_is_and_what_it_reached(problem, tmp_path):
     assert "| test |" not in body and "How it was found" not in body  # only what the caller tells
 
 
+def test_card_says_in_what_precision_its_losses_were_read(text_task, tmp_path):
+    subspace = lp.subspaces.LoRAXS(2, layers=1)
+    for dtype in ("float32", "bfloat16"):
+        problem = lp.Problem("tiny-gpt2", text_task, subspace, dtype=dtype)
+        problem.save_adapter(np.ones(problem.dimension), tmp_path / dtype)
+        card = (tmp_path / dtype / "README.md").read_text(encoding="utf-8")
+        assert card.count("with matrix products in bfloat16: loaded as below") == (dtype == "bfloat16")
+
+
 def test_description_in_the_card_rebuilds_the_problem(tmp_path):
     problem = lp.make("tiny-gpt2-sentiment-lora-xs-d128-v1")
     problem.save_adapter(problem.x0, tmp_path / "adapter")

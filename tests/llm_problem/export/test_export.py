@@ -86,4 +86,6 @@ def test_nothing_is_overwritten_and_bad_points_are_refused(tmp_path):
             save(problem.x0, tmp_path / "taken")
         with pytest.raises(ValueError, match=r"shape \(n, 8\)|finite"):
             save(np.full(problem.dimension, np.nan), tmp_path / "new")
+        with pytest.raises(ValueError, match=r"changes that are not finite in float32: its largest number is 1e\+39"):
+            save(np.full(problem.dimension, 1e39), tmp_path / "new")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]

@@ -143,6 +143,9 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(run, tmp_path
     (tmp_path / "taken").mkdir()
     refused([tmp_path / "empty"], "is no run folder: config.json", capsys)
     refused([tmp_path / "nowhere"], "is no run folder: config.json", capsys)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text("{}")
+    refused([tmp_path / "study"], "is a study, which keeps no points: run the problem", capsys)
     refused(
         [run, "--optimizer", "zork"], "optimizer 'zork' has no point in this run: there are cma, random-search", capsys
     )
@@ -199,3 +202,20 @@ def test_a_subspace_without_an_adapter_names_the_option_that_works(tmp_path, cap
     assert main(["export", str(run), "--merged"]) == 0
     assert (run / "model-random-search" / "model.safetensors").is_file()
     assert not list(run.glob("adapter*")) and not list(run.glob(".*"))
+
+
+def test_the_pretrained_model_is_called_so(run, capsys):
+    points = load_file(run / "points.safetensors")
+    problem = lp.make(ID)
+    points["cma/x"] = problem.x0
+    save_file(points, run / "points.safetensors")
+
+    def edit(result):
+        next(row for row in result["results"] if row["optimizer"] == "cma")["loss"] = problem(problem.x0)
+
+    change(run / "result.json", edit)
+    assert main(["export", str(run), "--optimizer", "cma"]) == 0
+    said = "(as asked for; its point is x = 0, the pretrained model, which nothing that it tried has beaten)"
+    assert said in capsys.readouterr().out
+    card = (run / "adapter-cma" / "README.md").read_text(encoding="utf-8")
+    assert "- point: `recommended by the optimizer: x = 0, the pretrained model`" in card

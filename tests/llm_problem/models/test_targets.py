@@ -141,6 +141,7 @@ def test_own_module_names_and_patterns_work_too(models):
     assert first(models["gpt2"], "c_attn").shape == (36, 12)
     assert first(models["gpt2"], "mlp.c_fc").shape == (48, 12)
     assert [t.shape for t in find_targets(models["bert"], "*_proj", 1)] == [(12, 12)] * 4 + [(20, 12), (12, 20)]
+    assert [t.shape for t in find_targets(models["gpt2"], "c_*", 1)] == [(36, 12), (12, 12), (48, 12), (12, 48)]
 
 
 def test_a_family_that_is_not_listed_works_by_its_own_names():
@@ -154,6 +155,7 @@ def test_a_family_that_is_not_listed_works_by_its_own_names():
     [
         ("q_prj", 1, r"layer 1 matches 'q_prj' \(did you mean q_proj.*; there are q_proj, k_proj"),
         (("q_proj", "nothing"), None, "no module of layer 0 matches 'nothing'"),
+        ("lm_head", 1, r"matches 'lm_head'.*\(of embeddings and head nothing can be chosen here: FullVector and Model"),
         ("q_proj", 3, "layers=3: the last k layers, k from 1 to 2"),
         ("q_proj", 0, "layers=0"),
         ("q_proj", [2], "layer 2 does not exist: the model has 2 layers, 0 to 1"),

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LNTuningConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from llm_problem.models import load_model
+from llm_problem.models.norms import counted_from, is_norm
 from llm_problem.subspaces import NormsAndBiases
 from llm_problem.subspaces.scale import LOW_RANK_STEP
 
@@ -161,3 +164,34 @@ def test_a_model_without_biases_is_searched_by_its_norms(small_model):
 def test_choices_that_mean_nothing_are_refused(choice, message):
     with pytest.raises(ValueError, match=message):
         NormsAndBiases(**choice)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
+def test_gains_that_are_counted_from_one_take_steps_of_the_gain(family):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(family, vocab_size=64, num_key_value_heads=4, head_dim=8, **sizes)
+    model = AutoModelForCausalLM.from_config(config)
+    norms = [module for module in model.modules() if is_norm(module)]
+    assert all(not norm.weight.any() and counted_from(norm) == 1 for norm in norms)  # a new one: gains of 1
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight.fill_(1.0)  # a gain of 2
+    loaded = load_model((model, load_model("tiny-gpt2").tokenizer))
+    bound = NormsAndBiases(biases=False, scale=0.1).bind(loaded, 0)
+    expected = [0.2 if name == "model.layers.0.input_layernorm.weight" else 0.1 for name in bound.parameters]
+    np.testing.assert_allclose(bound.steps.numpy(), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "t5", "qwen3"])
+def test_other_gains_are_their_weights(family, small_model):
+    norms = [module for module in small_model(family).model.modules() if is_norm(module)]
+    assert norms and all(counted_from(norm) == 0 for norm in norms)
+
+
+def test_a_gain_of_zeros_has_no_size(small_pair):
+    model, tokenizer = small_pair("llama")
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight.zero_()
+    with pytest.raises(
+        ValueError, match=r"input_layernorm.weight is zero or not finite.*leave it out \(layers, norms=Fa"
+    ):
+        NormsAndBiases().bind(load_model((model, tokenizer)), 0)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from peft import IA3Config, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import llm_problem as lp
 from llm_problem.evaluation import SerialEvaluator
+from llm_problem.models import load_model
 from llm_problem.subspaces.deltas import DenseDelta, ScaleDelta
 from llm_problem.subspaces.scale import LOW_RANK_STEP
 
@@ -108,6 +110,17 @@ def test_an_encoder_has_a_down_projection_too(small_model):
 def test_a_family_that_is_not_listed_is_scaled_at_its_outputs(small_model):
     bound = lp.subspaces.Scales(layers=1, modules=("mlp.dense_4h_to_h",)).bind(small_model("bloom"), 0)
     assert [delta.side for delta in bound.deltas(torch.zeros(1, 32, dtype=torch.float64))[:1]] == ["output"]
+
+
+def test_what_a_family_that_is_not_listed_calls_down_proj_is_scaled_at_its_input():
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model("phi3", vocab_size=64, num_key_value_heads=4, pad_token_id=0, **sizes)
+    loaded = load_model((AutoModelForCausalLM.from_config(config), load_model("tiny-gpt2").tokenizer))
+    bound = lp.subspaces.Scales(layers=1, modules=("down_proj", "qkv_proj")).bind(loaded, 0)
+    assert [(delta.side, delta.target.shape) for delta in bound.deltas(torch.zeros(1, 144, dtype=torch.float64))] == [
+        ("input", (32, 48)),
+        ("output", (96, 32)),
+    ]
 
 
 def test_default_step_is_the_set_share_of_each_weight(small_model):

@@ -273,7 +273,7 @@ def test_dimension(subspace, dimension, model):
     assert subspace.bind(model("llama"), 0).dimension == dimension
 
 
-@pytest.mark.parametrize("kind", RANKED)
+@pytest.mark.parametrize("kind", [kind for kind in RANKED if kind != VeRA.kind])  # whose rank is of other matrices
 def test_a_rank_above_that_of_a_weight_is_refused(kind, model):
     v_proj = {"layers": 1, "modules": "v_proj"}  # (16, 32)
     SUBSPACES[kind](rank=16, **v_proj).bind(model("llama"), 0)

@@ -29,14 +29,14 @@ def peft_layers(loaded, bound):
     return [shared.model.get_submodule(name) for name in names]
 
 
-@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize(("scale", "rank"), [(None, 5), (0.3, 5), (None, 80)])  # the last above any rank of a weight
 @pytest.mark.parametrize("searched", ["d", "b"])
 @pytest.mark.parametrize("family", MODULES)
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, for what PEFT calls
 @torch.no_grad()
-def test_change_is_pefts(family, searched, scale, small_model):
+def test_change_is_pefts(family, searched, scale, rank, small_model):
     loaded = small_model(family)
-    bound = VeRA(5, layers=2, modules=MODULES[family], searched=searched, scale=scale).bind(loaded, 0)
+    bound = VeRA(rank, layers=2, modules=MODULES[family], searched=searched, scale=scale).bind(loaded, 0)
     named = dict(loaded.model.named_parameters())
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, bound.dimension)))
     layers, parts = peft_layers(loaded, bound), x[0].split(bound.sizes)
