@@ -230,3 +230,20 @@ def points():
         return X
 
     return draw
+
+
+@pytest.fixture
+def check_gradients():
+    """A function: model, task and subspace → nothing, where the fast evaluator's gradients are the serial one's."""
+
+    def check(loaded, task, subspace):
+        problems = [lp.Problem(loaded, task, subspace, evaluator=e) for e in ("replay", "serial")]
+        assert problems[0].evaluator.name == "replay"
+        x = np.random.default_rng(0).standard_normal(problems[0].dimension)
+        for _ in range(2):  # the second time from what the first one kept
+            (loss, gradient), (expected, reference) = (problem.value_and_grad(x) for problem in problems)
+            assert loss == pytest.approx(expected, abs=1e-5)
+            np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-5 * np.abs(reference).max())
+            x = -x
+
+    return check

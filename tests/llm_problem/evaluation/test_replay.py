@@ -271,16 +271,8 @@ def test_weights_changed_from_outside_are_not_answered_from_memory(small_model, 
 @pytest.mark.parametrize(
     ("family", "moved"), covering(["llama", "gpt2", "gpt_neox", "opt", "bert", "qwen3"], SUBSPACES, each=3)
 )
-def test_gradients_are_the_serial_evaluators(family, moved, small_model, label_task):
-    loaded = small_model(family)
-    problems = [lp.Problem(loaded, label_task, SUBSPACES[moved], evaluator=e) for e in ("replay", "serial")]
-    assert problems[0].evaluator.name == "replay"
-    x = np.random.default_rng(0).standard_normal(problems[0].dimension)
-    for _ in range(2):  # the second time from what the first one kept
-        (loss, gradient), (expected, reference) = (problem.value_and_grad(x) for problem in problems)
-        assert loss == pytest.approx(expected, abs=1e-5)
-        np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-5 * np.abs(reference).max())
-        x = -x
+def test_gradients_are_the_serial_evaluators(family, moved, small_model, label_task, check_gradients):
+    check_gradients(small_model(family), label_task, SUBSPACES[moved])
 
 
 @pytest.mark.parametrize("moved", ["last two", "outside the layers"])

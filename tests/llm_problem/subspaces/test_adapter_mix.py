@@ -155,7 +155,10 @@ def test_an_adapter_that_has_changed_is_refused(adapter, small_model):
     ("settings", "message"),
     [
         ({"peft_type": "LOHA"}, r"of type LORA, VERA, IA3 and LN_TUNING can be mixed; others once .* of type LOHA"),
-        ({"peft_type": "PREFIX_TUNING"}, "and LN_TUNING can be mixed: .* is one of type PREFIX_TUNING"),
+        (
+            {"peft_type": "PREFIX_TUNING"},
+            "and LN_TUNING can be mixed; prompts are not mixed, but searched .*: .* is one of type PREFIX_TUNING",
+        ),
         ({"peft_type": None}, "LN_TUNING can be mixed: .* is one of type None"),
         ({"use_dora": True}, "more than a plain LoRA: .* has use_dora=True"),
         ({"bias": "lora_only"}, "has bias='lora_only'"),
