@@ -108,13 +108,13 @@ class Exporting:
 def _point(problem: Problem, x: Any) -> Point:
     from llm_problem.export import Point
 
-    subspace = problem.subspace
+    subspace, point = problem.subspace, problem._one(x)
     with torch.no_grad():
-        deltas = subspace.deltas(torch.from_numpy(problem._one(x)).to(problem.model.device))
+        deltas = subspace.deltas(torch.from_numpy(point).to(problem.model.device))
         parts = [part for delta in deltas for part in vars(delta).values() if isinstance(part, torch.Tensor)]
     if not all(part.isfinite().all() for part in parts):
         raise ValueError(
             f"x makes changes that are not finite in {str(problem.model.dtype).removeprefix('torch.')}: its largest "
-            f"number is {np.abs(problem._one(x)).max():.3g}, and bounds of ±5 were meant"
+            f"number is {np.abs(point).max():.3g}, and bounds of ±5 were meant"
         )
     return Point(problem._loaded, tuple(deltas), tuple(subspace.prompt))

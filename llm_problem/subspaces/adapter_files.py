@@ -79,8 +79,10 @@ def read_adapter(folder: Path) -> AdapterChanges:
     if kind not in READERS:
         *first, last = READERS
         other = "; others once PEFT has merged them, as models (ModelMix)"
-        if kind is None or kind in _PROMPTS:
-            other = "" if kind is None else "; prompts are not mixed, but searched (SoftPrompt, Prefix)"
+        if kind is None:
+            other = ""
+        elif kind in _PROMPTS:
+            other = "; prompts are not mixed, but searched (SoftPrompt, Prefix)"
         raise ValueError(
             f"adapters of type {', '.join(first)} and {last} can be mixed{other}: {folder} is one of type {kind}"
         )

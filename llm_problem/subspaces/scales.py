@@ -105,6 +105,6 @@ def down_projections(model: Any) -> set[str]:
             layers = range(len(model.get_submodule(stack.layers)))
             found |= {f"{stack.layers}.{index}.{path}.weight" for index in layers}
         elif stack is not None:
-            own = (f"{stack.layers}.", ".down_proj.weight")
-            found |= {name for name, _ in model.named_parameters() if name.startswith(own[0]) and name.endswith(own[1])}
+            inside = (name for name, _ in model.named_parameters() if name.startswith(f"{stack.layers}."))
+            found |= {name for name in inside if name.endswith(".down_proj.weight")}
     return found

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from llm_problem.models.loading import LoadedModel
-from llm_problem.models.targets import Target, parameters_of
+from llm_problem.models.targets import Target, find_targets, parameters_of
 from llm_problem.subspaces.base import BoundSubspace
 from llm_problem.subspaces.deltas import Delta, FactorDelta, LowRankDelta, SharedFactors
 from llm_problem.subspaces.draws import basis_generator
-from llm_problem.subspaces.low_rank import RankedSubspace, step, stored_and_read, targets_of_rank
+from llm_problem.subspaces.low_rank import RankedSubspace, step, stored_and_read
 from llm_problem.subspaces.scale import relative_step
 
 VECTORS = ("d", "b")
@@ -54,7 +54,7 @@ class VeRA(RankedSubspace):
             raise ValueError(f"searched must be one of {', '.join(VECTORS)}, got {self.searched!r}")
 
     def bind(self, model: LoadedModel, seed: int) -> BoundVeRA:
-        return BoundVeRA(self, model, targets_of_rank(model, self.modules, self.layers, None), seed)
+        return BoundVeRA(self, model, find_targets(model.model, self.modules, self.layers), seed)
 
 
 class BoundVeRA(BoundSubspace):
